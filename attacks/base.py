@@ -1,0 +1,57 @@
+"""What an attack is to the harness: a function, its name's grammar, its defaults, its cost."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Candidate(NamedTuple):
+    """What an attack proposes after some number of steps.
+
+    Attributes:
+        last: the last iterate [N, *], what the literature scores.
+        best: the visited iterate with the largest margin loss [N, *]; scoring it too gives the `any iterate` reading.
+    """
+
+    last: Tensor
+    best: Tensor
+
+
+Path = Mapping[int, Candidate]
+"""Candidates by step count: one run of PGD-40 also holds PGD-7, 10 and 20."""
+
+Cost = Callable[[int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack as the registry holds it.
+
+    Attributes:
+        run: `run(model, x, y, threat, *, rng, [steps, snapshots,] **params)`, returning
+            x_adv [N, *], or a `Path` where `takes_steps`.
+        summary: one line for listings.
+        takes_steps: whether the name ends in a step count (`pgd40`).
+        defaults: parameters and their default values; a parameter outside this set is refused.
+            A default of None is filled in from the threat model, see `alpha_per_eps`.
+        alpha_per_eps: where `defaults` has an `alpha` of None, alpha = eps times this.
+        norms: the norms it can work in.
+        cost: from the step count to (forward passes, backward passes) per sample.
+        version: part of every result's key; raise it when a change of code may change an outcome.
+    """
+
+    run: Callable[..., Any]
+    summary: str
+    takes_steps: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    alpha_per_eps: str = "51/160"
+    norms: tuple[str, ...] = ("linf", "l2")
+    cost: Cost = lambda steps: (max(steps, 1), max(steps, 1))
+    version: int = 1
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape one value a sample, [N], so that it broadcasts over `like` [N, *]."""
+    return values.view(-1, *[1] * (like.dim() - 1))

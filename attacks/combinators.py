@@ -1,0 +1,91 @@
+"""Wrappers that make a stronger attack out of any attack."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack, Candidate, Path, per_sample
+from attacks.gradients import frozen
+from attacks.losses import margin
+from attacks.threat import Threat
+from models.random import CounterRNG, active_noise_stream
+
+_DRAWS_PER_RUN = 1 << 20
+_COMPARISONS = 1 << 31
+
+
+def run_attack(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    rng: CounterRNG,
+    steps: tuple[int, ...] = (),
+    **params: Any,
+) -> Path:
+    """Call any attack and give its proposals as a `Path`, whatever it returns itself.
+
+    Args:
+        attack: the attack.
+        steps: step counts wanted; empty for an attack without steps, whose path has the one key 0.
+        others: as the attack's own.
+    """
+    if not attack.takes_steps:
+        x_adv = attack.run(model, x, y, threat, rng=rng, **params)
+        return {0: Candidate(x_adv, x_adv)}
+    result = attack.run(model, x, y, threat, rng=rng, steps=max(steps), snapshots=steps, **params)
+    if isinstance(result, Tensor):
+        return {max(steps): Candidate(result, result)}
+    return result  # type: ignore[no-any-return]
+
+
+def restarted(
+    attack: Attack,
+    restarts: int,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    rng: CounterRNG,
+    **params: Any,
+) -> Path:
+    """Run an attack `restarts` times with independent randomness; per sample keep the larger margin loss.
+
+    Cost: restarts times the attack's, and two forwards for each restart and kept step count.
+    The first run is exactly the unwrapped attack's.
+    """
+    kept: dict[int, Candidate] = {}
+    for restart in range(restarts):
+        _seek(restart * _DRAWS_PER_RUN)
+        path = run_attack(attack, model, x, y, threat, rng=rng.fork(restart), **params)
+        if restarts == 1:
+            return path
+        for step, candidate in path.items():
+            previous = kept.get(step)
+            kept[step] = candidate if previous is None else _worse(model, y, previous, candidate, restart, step)
+    return kept
+
+
+def _worse(model: nn.Module, y: Tensor, a: Candidate, b: Candidate, restart: int, step: int) -> Candidate:
+    """The pointwise stronger of two candidates; ties keep `a`."""
+
+    def pick(first: Tensor, second: Tensor) -> Tensor:
+        margins = []
+        with frozen(model), torch.no_grad():
+            for x in (first, second):
+                _seek(_COMPARISONS + restart * _DRAWS_PER_RUN + step)
+                margins.append(margin(model(x), y))
+        return torch.where(per_sample(margins[1] > margins[0], first), second, first)
+
+    return Candidate(pick(a.last, b.last), pick(a.best, b.best))
+
+
+def _seek(draw: int) -> None:
+    """Place a stochastic model's noise by what it is for, not by how many calls came before."""
+    stream = active_noise_stream()
+    if stream is not None:
+        stream.seek(draw)

@@ -1,0 +1,110 @@
+"""Balls around the clean images, intersected with the box, exact in float64.
+
+In float32, x + eps may round to a number further than eps from x. Every point
+these balls return satisfies |x_adv - x| <= eps when recomputed in float64.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attacks.base import per_sample
+from attacks.threat import Threat
+from models.random import CounterRNG
+
+
+class Ball(Protocol):
+    """The feasible set of one batch."""
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        """A feasible point near `x_adv` [N, *]; feasible points come back unchanged."""
+        ...
+
+    def random_point(self, rng: CounterRNG) -> Tensor:
+        """A random feasible point [N, *]: uniform in the ball, then clipped to the box."""
+        ...
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """The direction of unit norm along which the linearised loss grows fastest, [N, *]."""
+        ...
+
+
+def ball(x: Tensor, threat: Threat) -> Ball:
+    """The feasible set of `threat` around the images `x` [N, *]."""
+    return LinfBall(x, threat) if threat.norm == "linf" else L2Ball(x, threat)
+
+
+class LinfBall:
+    """max |x_adv - x| <= eps within the box; `project` is the exact closest point."""
+
+    def __init__(self, x: Tensor, threat: Threat) -> None:
+        self.x = x
+        self.eps = float(threat.eps)
+        wide = x.double()
+        below = (wide - self.eps).clamp_(min=threat.low)
+        above = (wide + self.eps).clamp_(max=threat.high)
+        self.lower = below.to(x.dtype)
+        self.upper = above.to(x.dtype)
+        # Rounding must go inwards; x itself stays feasible because it is representable.
+        infinity = torch.tensor(torch.inf, dtype=x.dtype, device=x.device)
+        self.lower = torch.where(self.lower.double() < below, self.lower.nextafter(infinity), self.lower)
+        self.upper = torch.where(self.upper.double() > above, self.upper.nextafter(-infinity), self.upper)
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        return x_adv.clamp(self.lower, self.upper)
+
+    def random_point(self, rng: CounterRNG) -> Tensor:
+        u = rng.uniform(self.x.shape[1:]).to(self.x.dtype)
+        return self.project(self.x + self.eps * (2 * u - 1))
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        return grad.sign()
+
+
+class L2Ball:
+    """||x_adv - x||_2 <= eps within the box.
+
+    `project` scales onto the sphere and then clips to the box: feasible, and exact
+    wherever the box does not bind.
+    """
+
+    _INWARDS = 1 - 2.0**-22
+
+    def __init__(self, x: Tensor, threat: Threat) -> None:
+        self.x = x
+        self.eps = float(threat.eps)
+        self.low, self.high = threat.low, threat.high
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        x_adv = x_adv.clamp(self.low, self.high)
+        norm = self._distance(x_adv)
+        while bool((norm > self.eps).any()):
+            scale = torch.where(norm > self.eps, self.eps / norm * self._INWARDS, 1)
+            inside = (self.x + (x_adv.double() - self.x.double()) * per_sample(scale, self.x)).to(self.x.dtype)
+            x_adv = torch.where(per_sample(norm > self.eps, self.x), inside, x_adv).clamp(self.low, self.high)
+            shrunk = self._distance(x_adv)
+            # A ball smaller than the float grid around x contains no other representable point.
+            stuck = (shrunk > self.eps) & (shrunk >= norm)
+            x_adv = torch.where(per_sample(stuck, self.x), self.x, x_adv)
+            norm = torch.where(stuck, 0, shrunk)
+        return x_adv
+
+    def random_point(self, rng: CounterRNG) -> Tensor:
+        direction = rng.normal(1, self.x.shape[1:], stream=1)[0]
+        radius = rng.uniform((1,), stream=2).squeeze(1).double() ** (1 / self.x[0].numel())
+        step = direction.double() * per_sample(self.eps * radius / _norm(direction), self.x)
+        return self.project((self.x + step).to(self.x.dtype))
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        norm = _norm(grad)
+        scale = torch.where(norm > 0, 1 / norm, 0)
+        return (grad.double() * per_sample(scale, grad)).to(grad.dtype)
+
+    def _distance(self, x_adv: Tensor) -> Tensor:
+        return _norm(x_adv.double() - self.x.double())
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+    return norm

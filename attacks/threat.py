@@ -1,0 +1,57 @@
+"""What the attacker may do: the norm, the exact budget, the box."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A threat model on images in [low, high].
+
+    Attributes:
+        eps: budget in pixel units (images in [0, 1]), kept as an exact fraction such as 8/255.
+        norm: `linf` or `l2`.
+        low, high: the box.
+        surrogate: written form of the surrogate the attacker differentiates spikes by; None is the model's own.
+
+    Raises:
+        ValueError: a negative eps, an unknown norm, or an empty box.
+    """
+
+    eps: Fraction
+    norm: Norm = "linf"
+    low: float = 0.0
+    high: float = 1.0
+    surrogate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"unknown norm '{self.norm}'; choose linf or l2")
+        if self.eps < 0:
+            raise ValueError(f"eps must not be negative, got {self.eps}")
+        if not self.low < self.high:
+            raise ValueError(f"the box [{self.low}, {self.high}] is empty")
+        if self.norm == "linf" and self.eps > self.high - self.low:
+            raise ValueError(
+                f"eps {self.eps} is larger than the whole pixel range [{self.low:g}, {self.high:g}]; "
+                f"did you mean {self.eps}/255?"
+            )
+
+
+def parse_eps(text: str) -> Fraction:
+    """Read eps as an exact number: `8/255`, `0.15` or `0`, in pixel units of images in [0, 1].
+
+    Raises:
+        ValueError: not a number, negative, or not finite. Whether it is too
+            large depends on the norm and is checked by `Threat`.
+    """
+    try:
+        eps = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"eps '{text}' is not a number; write it as 8/255 or 0.03") from None
+    if eps < 0:
+        raise ValueError(f"eps must not be negative, got {text}")
+    return eps

@@ -1,0 +1,111 @@
+"""Weights on disk: safetensors only, written atomically, checked before they are believed."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old or the new content, never half.
+
+    Raises:
+        BenchError: the folder is not writable or the disk is full; an existing file stays as it was.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise BenchError(f"cannot write '{path}': {error.strerror or error}") from error
+    except BaseException:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    """Write tensors with JSON metadata; returns the SHA-256 of the tensors alone."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, {"bench": json.dumps(metadata, sort_keys=True)}))
+    return hash_tensors(plain)
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, independent of file layout."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file written by anyone; the metadata is empty for others' files.
+
+    Raises:
+        BenchError: missing, damaged, or another format. A pickle is recognised and never opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise BenchError(f"cannot read weights '{path}': {error.strerror}") from error
+    # A safetensors file begins with its header's length, whose bytes may look like anything, then the JSON header.
+    looks_right = head[8:9] == b"{"
+    if not looks_right and (head[:2] == b"PK" or head[:1] == b"\x80"):
+        raise BenchError(
+            f"'{path}' is a pickle (torch.save) file, which can run code when opened, so it was not; "
+            "convert it in the environment that made it with safetensors.torch.save_file(state_dict, 'w.safetensors')"
+        )
+    if not looks_right and head.lstrip()[:1] == b"<":
+        raise BenchError(
+            f"'{path}' is an HTML page, not weights: the download fetched a web page; fetch the file itself"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("bench", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BenchError(f"'{path}' is not a readable safetensors file ({error}); it may be truncated") from error
+    return tensors, metadata
+
+
+def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copy tensors into a model that must match them exactly.
+
+    Raises:
+        BenchError: names, shapes or dtypes differ, or a value is not finite.
+    """
+    own = model.state_dict()
+    problems = [f"lacks {name}" for name in own if name not in tensors]
+    problems += [f"has an extra {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {list(tensors[name].shape)} {tensors[name].dtype}, not {list(own[name].shape)} {own[name].dtype}"
+        for name in own
+        if name in tensors and (tensors[name].shape != own[name].shape or tensors[name].dtype != own[name].dtype)
+    ]
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise BenchError(f"'{source}' holds another architecture: it {shown}. Name the right one with --model")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BenchError(f"'{source}': {name} contains NaN or infinite values")
+    model.load_state_dict(tensors)

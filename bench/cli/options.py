@@ -1,0 +1,286 @@
+"""The options that several commands share, and what they mean together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.plan import Request
+    from bench.store import Store
+
+_WHAT, _PROTOCOL, _TRAINING, _WHERE = "What", "Protocol", "Training", "Where"
+
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defense",
+        "-d",
+        help="Training recipe or a sum of them: tgo, tgo+at, mc:lam_max=0.6+rat. Repeat or separate by commas.",
+        rich_help_panel=_WHAT,
+    ),
+]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        "-a",
+        help="Attack and step count: fgsm, pgd40, pgd40:alpha=0.01. Repeat or separate by commas.",
+        rich_help_panel=_WHAT,
+    ),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="digits (built in, the default), cifar10, cifar100, or the path of an .npz file.",
+        rich_help_panel=_WHAT,
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="Architecture; the dataset's default if not given.", rich_help_panel=_WHAT)
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="A named matrix: table1, table2, table4. Other options override it.", rich_help_panel=_WHAT
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Attack this safetensors checkpoint instead of training.", rich_help_panel=_WHAT),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        help="Python file that registers defenses, attacks, models or datasets. Repeatable.",
+        rich_help_panel=_WHAT,
+    ),
+]
+
+Eps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eps",
+        help="Budget in pixel units of images in [0, 1]: 8/255 or 0.15. Several make a curve.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+NormName = Annotated[str, typer.Option("--norm", help="linf or l2.", rich_help_panel=_PROTOCOL)]
+Alpha = Annotated[
+    str | None,
+    typer.Option(
+        "--alpha",
+        help="Step size in pixel units; eps*51/160 if not given (0.01 at 8/255, as in the paper).",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Restarts = Annotated[
+    int | None,
+    typer.Option(
+        "--restarts",
+        help="Independent runs of iterative attacks, the strongest kept per image.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+RandomStart = Annotated[
+    bool | None,
+    typer.Option(
+        "--random-start/--no-random-start",
+        help="Start PGD at a random point of the ball (the default) or at the image.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+AttackSurrogate = Annotated[
+    str | None,
+    typer.Option(
+        "--attack-surrogate",
+        help="Surrogate the attacker differentiates spikes by: arctan:alpha=4. The network's own if not given.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--images", help="Attack the first so many test images; 0 means all.", rich_help_panel=_PROTOCOL
+    ),
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--draws",
+        help="Scoring draws per image; 1 for deterministic networks, 5 for noisy ones if not given.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+AttackSeed = Annotated[
+    int, typer.Option("--attack-seed", help="Selects the attacks' random numbers.", rich_help_panel=_PROTOCOL)
+]
+
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Training seed. Repeatable.", rich_help_panel=_TRAINING)
+]
+Steps = Annotated[int, typer.Option("-T", "--time-steps", help="Time steps of the network.", rich_help_panel=_TRAINING)]
+Decay = Annotated[
+    float, typer.Option("--decay", help="Leak of the neurons; 1 is integrate-and-fire.", rich_help_panel=_TRAINING)
+]
+SurrogateName = Annotated[
+    str, typer.Option("--surrogate", help="Surrogate used in training: triangular:gamma=1.", rich_help_panel=_TRAINING)
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Training epochs.", rich_help_panel=_TRAINING)]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Training batch.", rich_help_panel=_TRAINING)]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate at the start of the cosine.", rich_help_panel=_TRAINING)
+]
+TrainSize = Annotated[
+    int | None,
+    typer.Option("--train-size", help="Train on the first so many images; 0 means all.", rich_help_panel=_TRAINING),
+]
+
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir", envvar="BENCH_DATA", help="Folder of datasets; downloads go there.", rich_help_panel=_WHERE
+    ),
+]
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--results", envvar="BENCH_RESULTS", help="Folder of the database and the checkpoints.", rich_help_panel=_WHERE
+    ),
+]
+StoreTarget = Annotated[
+    str | None,
+    typer.Option("--store", help="Database file or URL; RESULTS/bench.sqlite if not given.", rich_help_panel=_WHERE),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+DEFAULT_DATA = Path("data")
+DEFAULT_RESULTS = Path("results")
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Run the plug-in files the user named."""
+    from bench.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The options of `run` and `plan`, as typed."""
+
+    defenses: list[str] | None
+    attacks: list[str] | None
+    dataset: str | None
+    model: str | None
+    preset: str | None
+    weights: Path | None
+    eps: list[str] | None
+    norm: str
+    alpha: str | None
+    restarts: int | None
+    random_start: bool | None
+    attack_surrogate: str | None
+    count: int | None
+    draws: int | None
+    attack_seed: int
+    seeds: list[int] | None
+    T: int
+    decay: float
+    surrogate: str
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    train_size: int | None
+
+    def request(self) -> "Request":
+        """The request these options make, on top of the preset's."""
+        from bench.plan import Request
+        from bench.presets import preset
+
+        typed: dict[str, Any] = {
+            "defenses": self.defenses,
+            "attacks": self.attacks,
+            "dataset": self.dataset,
+            "model": self.model,
+            "eps": self.eps,
+            "seeds": self.seeds,
+        }
+        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": self.random_start}
+        chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
+        return Request(
+            **chosen,
+            norm=self.norm,
+            params={key: str(value) for key, value in params.items() if value is not None},
+            attack_surrogate=self.attack_surrogate,
+            n=self.count,
+            draws=self.draws,
+            attack_seed=self.attack_seed,
+            T=self.T,
+            decay=self.decay,
+            surrogate=self.surrogate,
+            recipe={
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "lr": self.lr,
+                "train_size": self.train_size,
+            },
+            weights=self.weights,
+        )
+
+
+def checkpoints_in(results: Path) -> Path:
+    """The folder of trained weights."""
+    return results / "checkpoints"
+
+
+def open_store(results: Path, store: str | None) -> "Store":
+    """The database the options name."""
+    from bench.store import Store
+
+    return Store(store or results / "bench.sqlite")
+
+
+def open_existing_store(results: Path, store: str | None) -> "Store | None":
+    """As `open_store`, but an SQLite file that does not exist is not created: None."""
+    target = store or str(results / "bench.sqlite")
+    if "://" not in target and not Path(target).exists():
+        return None
+    return open_store(results, store)
+
+
+def pick_device(name: str, threads: int | None) -> "torch.device":
+    """Choose the device and prepare the process for it.
+
+    Raises:
+        BenchError: no such device here.
+    """
+    import torch
+
+    from bench.errors import BenchError
+    from bench.runtime import tune_allocator
+
+    tune_allocator()
+    if threads is not None:
+        if threads < 1:
+            raise BenchError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"device '{name}' cannot be used here: {reason}; try --device cpu") from error
+    return device

@@ -1,0 +1,91 @@
+"""A user's own images from one `.npz` file."""
+
+import zipfile
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.dataset import Dataset, Protocol
+from bench.errors import BenchError
+from bench.spec import Recipe
+
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+PROTOCOL = Protocol(
+    model="cnn-medium",
+    eps=Fraction(8, 255),
+    train_eps=Fraction(2, 255),
+    recipe=Recipe(epochs=30, batch_size=128, holdout=500),
+    n=1000,
+)
+
+
+def load_npz(
+    path: Path,
+    name: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    protocol: Protocol = PROTOCOL,
+) -> Dataset:
+    """Read `x_train, y_train, x_test, y_test` and, if present, `class_names`.
+
+    Args:
+        path: the file. Images are uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]; labels are integers.
+        name: display name; the file's stem by default.
+        mean, std: normalisation; measured on the training images by default.
+        protocol: defaults for runs on it.
+
+    Raises:
+        BenchError: missing, damaged, or not of this form. Nothing in the file is ever unpickled.
+    """
+    name = name or path.stem
+    if not path.is_file():
+        raise BenchError(f"dataset file '{path}' does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in _ARRAYS if key not in archive]
+            if missing:
+                raise BenchError(f"'{path}' lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
+            arrays = {key: archive[key] for key in archive}
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
+        raise BenchError(f"'{path}' is damaged or not an .npz file: {error}") from error
+    x_train, x_test = (_images(path, arrays[key]) for key in ("x_train", "x_test"))
+    y_train, y_test = (_labels(path, arrays[key]) for key in ("y_train", "y_test"))
+    if "class_names" in arrays:
+        class_names = tuple(str(item) for item in arrays["class_names"])
+    else:
+        class_names = tuple(str(k) for k in range(int(max(y_train.max(), y_test.max())) + 1))
+    if mean is None or std is None:
+        mean, std = _statistics(x_train)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names, mean, std, protocol)
+
+
+def _images(path: Path, array: np.ndarray) -> Tensor:
+    if array.ndim != 4:
+        raise BenchError(f"'{path}': images must have four dimensions, got {list(array.shape)}")
+    if array.dtype == np.uint8:
+        if array.shape[3] > 4:
+            raise BenchError(f"'{path}': uint8 images must be [N, H, W, C], got {list(array.shape)}")
+        array = array.transpose(0, 3, 1, 2)
+    elif np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32)
+    else:
+        raise BenchError(f"'{path}': images must be uint8 or float, got {array.dtype}")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _labels(path: Path, array: np.ndarray) -> Tensor:
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1 or not len(array):
+        raise BenchError(f"'{path}': labels must be integers [N], got {array.dtype} {list(array.shape)}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    scale = 255 if x.dtype == torch.uint8 else 1
+    channels = x.transpose(0, 1).flatten(1).double() / scale
+    std = channels.std(1).clamp(min=1e-3)
+    return tuple(round(float(v), 4) for v in channels.mean(1)), tuple(round(float(v), 4) for v in std)

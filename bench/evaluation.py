@@ -1,0 +1,200 @@
+"""Attack and score, chunk by chunk. Attacks propose; only this file decides what counted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack, Candidate
+from attacks.combinators import restarted
+from attacks.gradients import frozen
+from attacks.losses import margin
+from attacks.threat import Threat
+from bench.data.dataset import Dataset, pixels
+from bench.errors import BenchError
+from bench.outcome import Flag, Outcome
+from bench.registry import ATTACKS
+from bench.resolve import attack_arguments, threat_of
+from bench.spec import CellSpec, trajectory_key
+from models.neurons import using_surrogate
+from models.random import CounterRNG, derive_key, noise_stream
+from models.surrogates import parse_surrogate
+
+CHUNK = 128
+"""Images per stored chunk. Fixed, so that an interrupted run resumes on the same boundaries."""
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What one chunk of one attack run gives: an outcome for each cell, and what it cost.
+
+    Attributes:
+        start: index of the first image.
+        outcomes: cell -> outcome.
+        forwards, backwards: passes through the model, in images, scoring included.
+    """
+
+    start: int
+    outcomes: dict[CellSpec, Outcome]
+    forwards: int
+    backwards: int
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    cells: Sequence[CellSpec],
+    *,
+    device: torch.device,
+    done: frozenset[int] = frozenset(),
+) -> Iterator[ChunkResult]:
+    """Run one attack trajectory over the test images and score every cell that it serves.
+
+    Args:
+        model: trained network, on `device`.
+        dataset: its test images are used in order.
+        cells: cells that differ in the step count only (one `trajectory_key`) and have equal n and draws.
+        device: where to compute.
+        done: starts of chunks that are already stored and are skipped.
+
+    Yields:
+        results in image order, a chunk at a time.
+
+    Raises:
+        BenchError: the attack failed or returned something that is not a batch of images.
+    """
+    first = cells[0]
+    attack: Attack = ATTACKS.get(first.attack.family)
+    threat = threat_of(first.attack)
+    surrogate = parse_surrogate(threat.surrogate) if threat.surrogate else None
+    attack_key = derive_key(trajectory_key(first), "attack")
+    noise_key = derive_key(trajectory_key(first), "attack noise")
+    score_key = derive_key(first.weights, first.test_hash, "scoring noise")
+    counted = CountedModel(model)
+    steps = {"steps": tuple(sorted({cell.attack.steps for cell in cells}))} if attack.takes_steps else {}
+    for start in range(0, first.n, CHUNK):
+        if start in done:
+            continue
+        index = torch.arange(start, min(start + CHUNK, first.n))
+        x = pixels(dataset.x_test[index], device)
+        y = dataset.y_test[index].to(device)
+        samples = index.to(device)
+        counted.reset()
+        clean = _score(counted, x, y, samples, score_key, first.draws)
+        with noise_stream(noise_key, samples), using_surrogate(model, surrogate):
+            try:
+                path = restarted(
+                    attack,
+                    first.attack.restarts,
+                    counted,
+                    x,
+                    y,
+                    threat,
+                    rng=CounterRNG(attack_key, samples),
+                    **steps,
+                    **attack_arguments(first.attack),
+                )
+            except Exception as error:
+                # An attack may be anyone's code: whatever it raises is its cell's failure, not the run's.
+                raise BenchError(f"attack '{first.attack.name}' failed: {type(error).__name__}: {error}") from error
+        outcomes = {}
+        for cell in cells:
+            if cell.attack.steps not in path:
+                raise BenchError(f"attack '{cell.attack.name}' returned no candidate for step {cell.attack.steps}")
+            outcomes[cell] = _judge(
+                counted, x, y, samples, path[cell.attack.steps], threat, clean, score_key, cell.draws
+            )
+        yield ChunkResult(start, outcomes, counted.forwards, counted.backwards)
+
+
+@dataclass(frozen=True)
+class _Score:
+    correct: Tensor
+    margin: Tensor
+    nan: Tensor
+    tie: Tensor
+
+
+def _score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, draws: int) -> _Score:
+    """Score inputs over draws; draw d of an image is the same noise whatever the input."""
+    margins = []
+    with frozen(model), torch.no_grad(), noise_stream(key, samples):
+        for _ in range(draws):
+            margins.append(-margin(model(x), y))
+    stacked = torch.stack(margins, 1)
+    nan = ~torch.isfinite(stacked)
+    # A tie is not a correct prediction: which class an argmax would name is an accident.
+    return _Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
+
+
+def _judge(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    samples: Tensor,
+    candidate: Candidate,
+    threat: Threat,
+    clean: _Score,
+    key: int,
+    draws: int,
+) -> Outcome:
+    inside = _feasible(x, candidate.last, threat) & _feasible(x, candidate.best, threat)
+    last = _score(model, candidate.last, y, samples, key, draws)
+    same = candidate.best is candidate.last
+    best = last if same else _score(model, candidate.best, y, samples, key, draws)
+    flags = torch.zeros(len(x), dtype=torch.uint8, device=x.device)
+    for flag, where in (
+        (Flag.NAN, clean.nan | last.nan | best.nan),
+        (Flag.TIE, clean.tie | last.tie | best.tie),
+        (Flag.OUTSIDE, ~inside),
+    ):
+        flags |= where.to(torch.uint8) * int(flag)
+    return Outcome(
+        _numpy(clean.correct),
+        _numpy(last.correct),
+        _numpy(best.correct),
+        _numpy(clean.margin).astype(np.float32),
+        _numpy(last.margin).astype(np.float32),
+        _numpy(flags),
+    )
+
+
+def _feasible(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
+    """Which candidates obey the threat model, recomputed in float64: bool [N]."""
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        got = list(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
+        raise BenchError(f"the attack returned {got} instead of images {list(x.shape)}")
+    wide = x_adv.double().flatten(1)
+    delta = wide - x.double().flatten(1)
+    size = delta.abs().amax(1) if threat.norm == "linf" else torch.linalg.vector_norm(delta, dim=1)
+    in_box = (wide >= threat.low).all(1) & (wide <= threat.high).all(1)
+    # Written so that NaN, which compares false, is outside.
+    return (size <= float(threat.eps)) & in_box
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
+
+
+class CountedModel(nn.Module):
+    """Passes calls on and counts forward and backward passes, in images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.reset()
+
+    def reset(self) -> None:
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        self.forwards += len(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, grad: Tensor) -> None:
+        self.backwards += len(grad)

@@ -1,0 +1,99 @@
+"""What is kept for every test image, and how it is packed."""
+
+import zlib
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Flag(IntFlag):
+    """Things about one image's outcome that a rate cannot show."""
+
+    NAN = 1
+    TIE = 2
+    OUTSIDE = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Per-image results of one cell, for a run of consecutive test images.
+
+    Draw d uses one realisation of the model's noise for the clean and the attacked
+    image alike, so an attack that changes nothing scores exactly the clean accuracy.
+
+    Attributes:
+        clean: correct without attack, bool [n, draws].
+        last: correct under the last iterate, bool [n, draws].
+        best: correct under the visited iterate of largest loss, bool [n, draws].
+        margin_clean, margin_last: z_y - max_{j != y} z_j, mean over draws, float32 [n].
+        flags: `Flag` bits, uint8 [n].
+    """
+
+    clean: NDArray[np.bool_]
+    last: NDArray[np.bool_]
+    best: NDArray[np.bool_]
+    margin_clean: NDArray[np.float32]
+    margin_last: NDArray[np.float32]
+    flags: NDArray[np.uint8]
+
+    @property
+    def n(self) -> int:
+        return len(self.flags)
+
+    @property
+    def robust_last(self) -> NDArray[np.float64]:
+        """Share of draws in which an image is right both without and under attack, [n]."""
+        return np.asarray((self.clean & self.last).mean(1), np.float64)
+
+    @property
+    def robust_any(self) -> NDArray[np.float64]:
+        """As `robust_last`, surviving every candidate of the attack's path, [n]."""
+        return np.asarray((self.clean & self.last & self.best).mean(1), np.float64)
+
+    def pack(self) -> bytes:
+        """Bytes that `unpack` reads back; equal outcomes give equal bytes."""
+        n, draws = self.clean.shape
+        header = np.array([1, n, draws], "<u4").tobytes()
+        bits = [np.packbits(part).tobytes() for part in (self.clean, self.last, self.best)]
+        floats = [part.astype("<f4").tobytes() for part in (self.margin_clean, self.margin_last)]
+        return header + zlib.compress(b"".join([*bits, *floats, self.flags.tobytes()]), 6)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Outcome":
+        """Read what `pack` wrote.
+
+        Raises:
+            ValueError: not written by `pack`, or damaged.
+        """
+        if len(data) < 12 or np.frombuffer(data[:4], "<u4")[0] != 1:
+            raise ValueError("not a packed outcome")
+        n, draws = (int(v) for v in np.frombuffer(data[4:12], "<u4"))
+        try:
+            body = zlib.decompress(data[12:])
+        except zlib.error as error:
+            raise ValueError(f"damaged outcome: {error}") from error
+        packed = -(-n * draws // 8)
+        if len(body) != 3 * packed + 9 * n:
+            raise ValueError("damaged outcome: wrong length")
+
+        def bits(part: int) -> NDArray[np.bool_]:
+            raw = np.frombuffer(body, np.uint8, packed, part * packed)
+            return np.unpackbits(raw, count=n * draws).astype(bool).reshape(n, draws)
+
+        offset = 3 * packed
+        return cls(
+            bits(0),
+            bits(1),
+            bits(2),
+            np.frombuffer(body, "<f4", n, offset).astype(np.float32),
+            np.frombuffer(body, "<f4", n, offset + 4 * n).astype(np.float32),
+            np.frombuffer(body, np.uint8, n, offset + 8 * n),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: "list[Outcome]") -> "Outcome":
+        """Outcomes of consecutive runs of images as one."""
+        names = ("clean", "last", "best", "margin_clean", "margin_last", "flags")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -1,0 +1,322 @@
+"""From what the user asked for to cells: expand, drop what is stored, order, estimate."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacks.base import Attack
+from bench.checkpoint import hash_tensors, load_tensors
+from bench.data import Dataset, load_dataset
+from bench.errors import BenchError
+from bench.registry import ATTACKS, MODELS
+from bench.resolve import parse_attack, parse_defense, split_list
+from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, identity_of, key_of, trajectory_key
+from bench.store import CellRow, Store
+from bench.training import build_without_rng, checkpoint_path
+from defenses.base import Defense, Setting
+from models.neurons import NeuronSpec, is_stochastic
+from models.surrogates import format_surrogate, parse_surrogate
+
+STOCHASTIC_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; None means the dataset's protocol decides.
+
+    Attributes:
+        defenses, attacks, eps, seeds: each combination becomes a cell.
+        dataset: registered name, or the path of an `.npz` file.
+        model: architecture.
+        T, decay, surrogate: of the network that is trained.
+        attack_surrogate: what the attacker differentiates spikes by; None is the network's own.
+        norm: of every attack.
+        params: set for every attack that has them, for example alpha or restarts.
+        n: number of test images; 0 means all.
+        draws: scoring draws; None is 1 for deterministic and 5 for stochastic networks.
+        attack_seed: selects the attacks' random numbers.
+        recipe: overrides of the training recipe.
+        weights: evaluate this checkpoint instead of training.
+    """
+
+    defenses: Sequence[str] = ("vanilla",)
+    attacks: Sequence[str] = ("pgd40",)
+    eps: Sequence[str] = ()
+    seeds: Sequence[int] = (0,)
+    dataset: str = "digits"
+    model: str | None = None
+    T: int = 4
+    decay: float = 0.5
+    surrogate: str = "triangular"
+    attack_surrogate: str | None = None
+    norm: str = "linf"
+    params: Mapping[str, str] = field(default_factory=dict)
+    n: int | None = None
+    draws: int | None = None
+    attack_seed: int = 0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One network and the cells measured on it, grouped by attack run.
+
+    Attributes:
+        spec: how it is trained; with `weights_file` only its labels and its model are used.
+        defense: settled parts.
+        weights_key: what cells call these weights.
+        trajectories: groups of cells that one attack run serves, cheap ones first.
+        trained: whether the checkpoint already exists.
+    """
+
+    spec: TrainSpec
+    defense: Defense
+    weights_key: str
+    trajectories: tuple[tuple[CellSpec, ...], ...]
+    trained: bool
+    weights_file: Path | None = None
+
+    @property
+    def cells(self) -> list[CellSpec]:
+        return [cell for group in self.trajectories for cell in group]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was asked for, and which of it is already known."""
+
+    dataset: Dataset
+    jobs: tuple[TrainJob, ...]
+    stored: Mapping[str, CellRow]
+
+    @property
+    def cells(self) -> list[CellSpec]:
+        return [cell for job in self.jobs for cell in job.cells]
+
+    @property
+    def missing(self) -> list[CellSpec]:
+        return [cell for cell in self.cells if key_of(cell) not in self.stored]
+
+
+def make_plan(request: Request, store: Store | None, checkpoints: Path, data_dir: Path) -> Plan:
+    """Resolve a request completely, before anything is computed.
+
+    Args:
+        request: what the user asked for.
+        store: where results may already be; None for a plan from nothing.
+        checkpoints: folder of trained weights.
+        data_dir: folder of downloaded datasets.
+
+    Raises:
+        BenchError: anything in the request is unknown, unreadable, contradictory or out of range.
+    """
+    # Names first: a typing error should not cost a dataset download.
+    defenses = [parse_defense(text) for text in split_list(request.defenses)]
+    attack_names = split_list(request.attacks)
+    if not defenses or not attack_names or not request.seeds:
+        raise BenchError("name at least one defense, one attack and one seed")
+    if request.T < 1:
+        raise BenchError(f"T must be at least 1, got {request.T}")
+    if request.draws is not None and not 1 <= request.draws <= 1000:
+        raise BenchError(f"draws must lie in [1, 1000], got {request.draws}")
+    for text in attack_names:
+        for eps in split_list(request.eps) or ["0"]:
+            parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
+    if request.model is not None:
+        MODELS.entry(request.model)
+    if request.weights is not None and (len(defenses) > 1 or len(request.seeds) > 1):
+        raise BenchError("--weights is one network: name one defense (its label) and one seed with it")
+    try:
+        surrogate = format_surrogate(parse_surrogate(request.surrogate))
+        neuron = NeuronSpec(decay=request.decay, surrogate=surrogate)
+        neuron.build()
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+
+    dataset = load_dataset(request.dataset, data_dir)
+    protocol = dataset.protocol
+    model_name = request.model or protocol.model
+    recipe = _recipe(protocol.recipe, request.recipe, dataset)
+    n = len(dataset.x_test) if request.n == 0 else request.n or min(protocol.n, len(dataset.x_test))
+    if not 1 <= n <= len(dataset.x_test):
+        raise BenchError(f"-n must lie in [1, {len(dataset.x_test)}], the size of the test set, got {n}")
+    attacks = [
+        parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
+        for eps in split_list(request.eps) or [str(protocol.eps)]
+        for text in attack_names
+    ]
+    jobs = []
+    for defense in defenses:
+        settled = defense.settled(Setting(model_name, protocol.train_eps))
+        model = ModelSpec(
+            name=model_name,
+            num_classes=dataset.num_classes,
+            in_shape=dataset.in_shape,
+            T=request.T,
+            neuron=settled.neuron(neuron),
+            mean=dataset.mean,
+            std=dataset.std,
+            fingerprint=MODELS.entry(model_name).fingerprint(),
+        )
+        for seed in request.seeds:
+            spec = TrainSpec(
+                model=model,
+                recipe=recipe,
+                defense=tuple(settled.identity()),
+                train_hash=dataset.train_hash,
+                seed=seed,
+                log_eps=protocol.eps,
+                defense_name=defense.name,
+                dataset=dataset.name,
+                fingerprint=_plugin_fingerprint(settled),
+            )
+            jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints))
+    jobs = _merge(jobs)
+    keys = [key_of(cell) for job in jobs for cell in job.cells]
+    return Plan(dataset, tuple(jobs), store.done(keys) if store else {})
+
+
+def _job(
+    spec: TrainSpec,
+    defense: Defense,
+    dataset: Dataset,
+    attacks: Sequence[Any],
+    n: int,
+    request: Request,
+    checkpoints: Path,
+) -> TrainJob:
+    network = build_without_rng(spec)
+    if request.weights is None:
+        weights_key = f"train:{key_of(spec)}"
+        trained = checkpoint_path(checkpoints, key_of(spec)).exists()
+    else:
+        tensors, _ = load_tensors(request.weights)
+        weights_key, trained = f"file:{hash_tensors(tensors)}", True
+    draws = request.draws or (STOCHASTIC_DRAWS if is_stochastic(network) else 1)
+    groups: dict[str, dict[str, CellSpec]] = {}
+    for attack in attacks:
+        cell = CellSpec(
+            weights=weights_key,
+            model=spec.model,
+            test_hash=dataset.test_hash,
+            n=n,
+            attack=attack,
+            draws=draws,
+            attack_seed=request.attack_seed,
+            dataset=dataset.name,
+            defense_name=spec.defense_name,
+            seed=spec.seed,
+        )
+        groups.setdefault(trajectory_key(cell), {})[key_of(cell)] = cell
+    ordered = sorted((tuple(group.values()) for group in groups.values()), key=lambda group: sum(attack_cost(group)))
+    return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
+
+
+def _merge(jobs: list[TrainJob]) -> list[TrainJob]:
+    """Two spellings of one defense (tgo, mc+nlif) are one job."""
+    return list({job.weights_key: job for job in reversed(jobs)}.values())[::-1]
+
+
+def attack_cost(cells: Sequence[CellSpec]) -> tuple[int, int]:
+    """(forward, backward) passes per image of the attack run that serves these cells, without scoring."""
+    attack: Attack = ATTACKS.get(cells[0].attack.family)
+    forwards, backwards = attack.cost(max(cell.attack.steps for cell in cells))
+    restarts = cells[0].attack.restarts
+    return forwards * restarts, backwards * restarts
+
+
+def _recipe(base: Recipe, overrides: Mapping[str, Any], dataset: Dataset) -> Recipe:
+    recipe = replace(base, **{key: value for key, value in overrides.items() if value is not None})
+    total = len(dataset.x_train)
+    train_size = recipe.train_size or total
+    limits = {
+        "epochs": recipe.epochs >= 1,
+        "batch-size": recipe.batch_size >= 2,
+        "lr": recipe.lr > 0,
+        "train-size": 0 <= recipe.train_size <= total,
+        "holdout": 0 <= recipe.holdout < train_size,
+    }
+    broken = [name for name, holds in limits.items() if not holds]
+    if broken:
+        raise BenchError(f"--{broken[0]} is out of range for {total} training images (recipe: {recipe})")
+    return recipe
+
+
+def _plugin_fingerprint(defense: Defense) -> str:
+    """Identifies the code of parts that do not ship with this project, by their source."""
+    import hashlib
+    import inspect
+
+    sources = []
+    for part in defense.parts:
+        if not type(part).__module__.startswith("defenses."):
+            sources.append(Path(inspect.getfile(type(part))).read_bytes())
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16] if sources else ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a plan's missing part should take, and whether stored runs back it or a short trial."""
+
+    seconds: float
+    basis: str
+
+
+def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
+    """How long the missing cells will take on this machine.
+
+    The cost of one image's forward and backward pass comes from finished cells
+    of the same network in the store, else from a trial of a second.
+    """
+    known = store.speeds() if store else []
+    seconds, basis = 0.0, "stored runs"
+    trials: dict[str, float] = {}
+    for job in plan.jobs:
+        groups = [group for group in job.trajectories if any(key_of(c) not in plan.stored for c in group)]
+        if not groups:
+            continue
+        identity = identity_of(job.spec.model)
+        per_pass = next((cost for model, cost in known if model == identity), None)
+        if per_pass is None:
+            key = key_of(job.spec.model)
+            if key not in trials:
+                trials[key] = _trial(job, plan.dataset, device)
+            per_pass, basis = trials[key], "a short trial"
+        for group in groups:
+            forwards, backwards = attack_cost(group)
+            scoring = group[0].draws * (1 + 2 * len(group))
+            seconds += group[0].n * per_pass * (backwards + (forwards - backwards + scoring) / 3)
+        if not job.trained:
+            recipe = job.spec.recipe
+            images = ((recipe.train_size or len(plan.dataset.x_train)) - recipe.holdout) * recipe.epochs
+            seconds += images * per_pass * (1.3 + training_passes(job.defense))
+    return Estimate(seconds, basis)
+
+
+def training_passes(defense: Defense) -> float:
+    """Forward and backward passes per image and epoch beyond the vanilla one."""
+    return sum(part.extra_passes() for part in defense.parts)
+
+
+def _trial(job: TrainJob, dataset: Dataset, device: torch.device) -> float:
+    from attacks.gradients import frozen, input_gradient
+    from attacks.losses import cross_entropy
+    from bench.data.dataset import pixels
+
+    model = build_without_rng(job.spec).to(device).to(memory_format=torch.channels_last)
+    x = pixels(dataset.x_test[:64], device)
+    y = dataset.y_test[:64].to(device)
+    times = []
+    with frozen(model):
+        for _ in range(3):
+            began = time.perf_counter()
+            input_gradient(model, x, y, cross_entropy)
+            times.append(time.perf_counter() - began)
+            if sum(times) > 1:
+                break
+    return min(times) / len(x)

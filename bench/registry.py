@@ -1,0 +1,231 @@
+"""Names for parts: built-in, from installed packages, or from a file the user names.
+
+Nothing is imported until it is asked for, so listing names is cheap and a plug-in
+that the user did not name never runs.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        name: as typed on the command line.
+        target: the object, or where to import it from (`module:attribute`), or an entry point.
+        builtin: whether it ships with this project.
+    """
+
+    name: str
+    target: Any
+    builtin: bool
+
+    def load(self) -> Any:
+        """The object itself, imported now if it was not yet."""
+        if isinstance(self.target, EntryPoint):
+            return self.target.load()
+        if isinstance(self.target, str):
+            module, _, attribute = self.target.partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        return self.target
+
+    def origin(self) -> str:
+        """Where the code lives: `file:line`, or the module for objects without a line."""
+        source, line = self._source()
+        return f"{source}:{line}" if source else str(self.target)
+
+    def fingerprint(self) -> str:
+        """Identifies the code of a plug-in by its source; built-in parts carry explicit version numbers instead."""
+        if self.builtin:
+            return ""
+        source, _ = self._source()
+        if source is None:
+            raise BenchError(
+                f"'{self.name}' has no source file, so its results could not be told from another version's"
+            )
+        return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+    def _source(self) -> tuple[Path | None, int]:
+        loaded = self.load()
+        code = inspect.unwrap(getattr(loaded, "run", None) or getattr(loaded, "load", None) or loaded)
+        try:
+            return Path(inspect.getsourcefile(code) or ""), inspect.getsourcelines(code)[1]
+        except (TypeError, OSError):
+            return None, 0
+
+
+class Registry:
+    """All names of one kind.
+
+    Args:
+        kind: singular noun for messages, for example `defense`.
+        builtin: name -> `module:attribute`.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._entries = {name: Entry(name, target, True) for name, target in builtin.items()}
+        self._scanned = False
+
+    def add(self, name: str, target: Any) -> None:
+        """Register an object under a new name.
+
+        Raises:
+            BenchError: the name is taken, or would be ambiguous on the command line.
+        """
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise BenchError(f"{self.kind} name '{name}' may hold letters, digits, '-' and '_' only")
+        self._scan()
+        if name in self._entries:
+            raise BenchError(f"{self.kind} '{name}' is already registered by {self._entries[name].origin()}")
+        self._entries[name] = Entry(name, target, False)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            BenchError: no such name; the message suggests the nearest.
+        """
+        if name not in self._entries:
+            self._scan()
+        if name not in self._entries:
+            raise BenchError(f"unknown {self.kind} '{name}'{nearest(name, self._entries)}; see: bench ls {self.kind}s")
+        return self._entries[name]
+
+    def get(self, name: str) -> Any:
+        """The registered object of that name; see `entry`."""
+        return self.entry(name).load()
+
+    def __contains__(self, name: str) -> bool:
+        if name not in self._entries:
+            self._scan()
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        self._scan()
+        return list(self._entries)
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        self._scanned = True
+        for point in entry_points(group=f"bench.{self.kind}s"):
+            if point.name in self._entries:
+                raise BenchError(f"package '{point.value}' registers {self.kind} '{point.name}', which is taken")
+            self._entries[point.name] = Entry(point.name, point, False)
+
+
+def nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
+    """`, did you mean 'x'?` for the nearest name, or an empty string."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+DEFENSES = Registry(
+    "defense",
+    {name: f"defenses.{name}:{name}" for name in ("vanilla", "at", "rat", "sr", "mc", "nlif", "tgo")},
+)
+ATTACKS = Registry(
+    "attack",
+    {
+        "clean": "attacks.fgsm:CLEAN",
+        "fgsm": "attacks.fgsm:FGSM",
+        "rfgsm": "attacks.fgsm:RFGSM",
+        "pgd": "attacks.pgd:PGD",
+    },
+)
+MODELS = Registry(
+    "model",
+    {
+        "cnn-small": "models.cnn:cnn_small",
+        "cnn-medium": "models.cnn:cnn_medium",
+        "vgg11": "models.vgg:VGG11",
+        "wrn16-4": "models.wrn:WRN16x4",
+    },
+)
+DATASETS = Registry(
+    "dataset",
+    {
+        "digits": "bench.data.digits:DIGITS",
+        "cifar10": "bench.data.cifar:CIFAR10",
+        "cifar100": "bench.data.cifar:CIFAR100",
+    },
+)
+KINDS = {registry.kind: registry for registry in (DEFENSES, ATTACKS, MODELS, DATASETS)}
+
+
+class _Register:
+    """Decorators for plug-in files: `@register.defense("name")`, `@register.attack("name", takes_steps=True)`."""
+
+    def defense(self, name: str) -> Callable[[Any], Any]:
+        """Register a function that returns a `Defense`; its keyword arguments are its hyper-parameters."""
+        return self._plain(DEFENSES, name)
+
+    def model(self, name: str) -> Callable[[Any], Any]:
+        """Register `build(num_classes, in_shape, T, neuron, mean, std) -> nn.Module` with logits."""
+        return self._plain(MODELS, name)
+
+    def dataset(self, name: str) -> Callable[[Any], Any]:
+        """Register a `DatasetSource`."""
+        return self._plain(DATASETS, name)
+
+    def attack(self, name: str, summary: str = "", **options: Any) -> Callable[[Any], Any]:
+        """Register `attack(model, x, y, threat, *, rng, **params) -> x_adv`; options are `attacks.Attack`'s."""
+
+        def decorate(run: Any) -> Any:
+            from attacks.base import Attack
+
+            first_line = (inspect.getdoc(run) or "").split("\n")[0]
+            ATTACKS.add(name, Attack(run, summary or first_line, **options))
+            return run
+
+        return decorate
+
+    def _plain(self, registry: Registry, name: str) -> Callable[[Any], Any]:
+        def decorate(target: Any) -> Any:
+            registry.add(name, target)
+            return target
+
+        return decorate
+
+
+register = _Register()
+
+
+def load_plugin(path: Path) -> None:
+    """Run a Python file that registers parts.
+
+    Raises:
+        BenchError: the file is missing, or fails while it runs.
+    """
+    if not path.is_file():
+        raise BenchError(f"plug-in file '{path}' does not exist")
+    name = f"bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BenchError(f"plug-in '{path}' is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BenchError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise BenchError(f"plug-in '{path}' failed to load: {type(error).__name__}: {error}") from error

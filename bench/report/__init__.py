@@ -1,0 +1,1 @@
+"""Stored results as text, tables and data."""

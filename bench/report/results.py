@@ -1,0 +1,291 @@
+"""Cells as people and programs read them after a run."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.outcome import Flag, Outcome
+from bench.plan import Estimate, Plan
+from bench.scheduler import Report
+from bench.spec import key_of
+from bench.statistics import Rate
+from bench.store import CellRow
+
+KEY_LENGTH = 12
+
+
+def percent(rate: Rate) -> str:
+    """`51.2 [46.8, 55.6]`, in percent; `-` for a rate of nothing."""
+    if not rate.n:
+        return "-"
+    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def print_results(plan: Plan, report: Report, store: str) -> None:
+    """The table that ends a run."""
+    console = make_console()
+    if not report.rows:
+        return
+    first = plan.cells[0]
+    answered = f"{report.computed} computed now" if report.computed else "all answered from the store"
+    table = make_table(
+        f"{plan.dataset.name} / {first.model.name}, T={first.model.T}, {first.attack.norm}: "
+        f"{len(report.rows)} cells, {answered}"
+    )
+    for name in ("defense", "seed", "attack", "eps"):
+        table.add_column(name)
+    for name in ("clean accuracy", "n", "robust accuracy", "any iterate", "n", "attack success", "n", "verdict"):
+        table.add_column(name, justify="right")
+    table.add_column("key")
+    for row in report.rows:
+        table.add_row(*_cells_of(row))
+    console.print(table)
+    console.print(
+        "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate;\n"
+        "any iterate: under every iterate scored. Attack success: share of the clean-correct images it flips."
+    )
+    if any(row.draws > 1 for row in report.rows):
+        draws = max(row.draws for row in report.rows)
+        console.print(
+            f"Noisy networks: expectation over {draws} scoring draws, the same noise with and without attack."
+        )
+    console.print(f"Stored in {store}")
+
+
+def _cells_of(row: CellRow) -> list[str]:
+    s = row.summary
+    assert s is not None
+    eps = short_number(row.eps)
+    return [
+        row.defense,
+        str(row.seed),
+        row.attack,
+        eps,
+        percent(s.clean),
+        str(s.clean.n),
+        percent(s.robust),
+        percent(s.robust_any),
+        str(s.robust.n),
+        percent(s.attack_success),
+        str(s.attack_success.n),
+        verdict(row),
+        row.key[:KEY_LENGTH],
+    ]
+
+
+def short_number(eps: str) -> str:
+    """3/20 is easier read as 0.15; 8/255 is not easier as anything else."""
+    numerator, _, denominator = eps.partition("/")
+    if not denominator or int(denominator) % 255 == 0 or 255 % int(denominator) == 0:
+        return eps
+    return f"{int(numerator) / int(denominator):g}"
+
+
+def verdict(row: CellRow) -> str:
+    """The verdict, with the reasons where it is not ok."""
+    if row.verdict == "ok" or not row.flags:
+        return row.verdict or row.status
+    reasons = {Flag.NAN.name: "NaN logits", Flag.OUTSIDE.name: "outside the ball", Flag.TIE.name: "ties"}
+    return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
+
+
+def next_commands(plan: Plan, report: Report, results: Path) -> None:
+    """Commands worth trying after this run."""
+    if not report.rows:
+        return
+    row = report.rows[-1]
+    folder = "" if str(results) == "results" else f" --results {shlex.quote(str(results))}"
+    source = "" if plan.dataset.name == "digits" else " --dataset ..."
+    lines = [
+        f"bench show {row.key[:KEY_LENGTH]}{folder}",
+        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{source}{folder}",
+        f"bench table{folder}",
+    ]
+    console = make_console()
+    console.print("Next:")
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def results_json(plan: Plan, report: Report, store: str) -> dict[str, Any]:
+    """A run's results for programs."""
+    return {
+        "store": store,
+        "computed": report.computed,
+        "failures": report.failures,
+        "cells": [cell_json(row) for row in report.rows],
+    }
+
+
+def cell_json(row: CellRow) -> dict[str, Any]:
+    """One cell's summary for programs; rates are shares in [0, 1]."""
+    shown: dict[str, Any] = {
+        name: getattr(row, name)
+        for name in (
+            "key", "status", "verdict", "dataset", "model", "defense", "seed", "attack", "norm", "eps", "n", "draws",
+            "forwards", "backwards", "seconds", "error", "weights_key",
+        )
+    }  # fmt: skip
+    shown["flags"] = dict(row.flags)
+    shown["updated"] = row.updated.isoformat()
+    if row.summary is not None:
+        names = ("clean", "robust", "robust_any", "attack_success", "worst_draw")
+        for name in names:
+            rate: Rate = getattr(row.summary, name)
+            shown[name] = {"value": rate.value if rate.n else None, "low": rate.low, "high": rate.high, "n": rate.n}
+    return shown
+
+
+def print_plan(plan: Plan, estimate: Estimate) -> None:
+    """What would run."""
+    console = make_console()
+    table = make_table(f"{plan.dataset.name}: {len(plan.cells)} cells, {len(plan.stored)} stored")
+    for name in ("defense", "seed", "model", "attack", "eps", "n", "draws", "state", "key"):
+        table.add_column(name)
+    for job in plan.jobs:
+        for cell in job.cells:
+            state = "stored" if key_of(cell) in plan.stored else "attack" if job.trained else "train, attack"
+            table.add_row(
+                cell.defense_name, str(cell.seed), cell.model.name, cell.attack.name,
+                short_number(str(cell.attack.eps)), str(cell.n), str(cell.draws), state, key_of(cell)[:KEY_LENGTH],
+            )  # fmt: skip
+    console.print(table)
+    if plan.missing:
+        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
+    else:
+        console.print("Everything is stored; bench run would answer at once.")
+
+
+def plan_json(plan: Plan, estimate: Estimate) -> dict[str, Any]:
+    """A plan for programs."""
+    cells = []
+    for job in plan.jobs:
+        for cell in job.cells:
+            key = key_of(cell)
+            cells.append(
+                {
+                    "key": key,
+                    "defense": cell.defense_name,
+                    "seed": cell.seed,
+                    "attack": cell.attack.name,
+                    "eps": str(cell.attack.eps),
+                    "n": cell.n,
+                    "draws": cell.draws,
+                    "stored": key in plan.stored,
+                    "trained": job.trained,
+                }
+            )
+    return {"cells": cells, "missing": len(plan.missing), "seconds": estimate.seconds, "basis": estimate.basis}
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.5 min` or `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_cells(rows: Sequence[CellRow], store: str) -> None:
+    """All stored cells, oldest first."""
+    console = make_console()
+    if not rows:
+        console.print(f"Nothing is stored in {store} yet. Begin with: bench run --defense tgo --attack pgd40")
+        return
+    table = make_table(f"{len(rows)} cells in {store}")
+    for name in ("key", "dataset", "model", "defense", "seed", "attack", "eps", "n", "status", "clean", "robust"):
+        table.add_column(name)
+    for row in rows:
+        rates = (percent(row.summary.clean), percent(row.summary.robust)) if row.summary else ("", "")
+        table.add_row(
+            row.key[:KEY_LENGTH], row.dataset, row.model, row.defense, str(row.seed), row.attack, short_number(row.eps),
+            str(row.n), row.status if row.status != "done" else verdict(row), *rates,
+        )  # fmt: skip
+    console.print(table)
+
+
+def print_cell(
+    row: CellRow, weights: Mapping[str, Any] | None, provenance: Mapping[str, Any], outcome: Outcome | None
+) -> None:
+    """Everything about one cell."""
+    console = make_console()
+    table = make_table(f"{row.defense} under {row.attack} on {row.dataset}")
+    table.add_column("")
+    table.add_column("")
+    lines: list[tuple[str, str]] = [("key", row.key), ("status", row.status), ("verdict", verdict(row))]
+    if row.error:
+        lines.append(("error", row.error))
+    if row.summary is not None:
+        for name in ("clean", "robust", "robust_any", "attack_success", "worst_draw"):
+            rate: Rate = getattr(row.summary, name)
+            lines.append((name.replace("_", " "), f"{percent(rate)}  (n = {rate.n})"))
+    attack, model = row.spec["attack"], row.spec["model"]
+    neuron = model["neuron"]
+    lines += [
+        ("threat", f"{row.norm}, eps {row.eps}, box [{attack['low']:g}, {attack['high']:g}]"),
+        (
+            "attack",
+            f"{attack['family']}, {attack['steps']} steps, {dict(attack['params'])}, restarts {attack['restarts']}",
+        ),
+        ("surrogate", f"attacked with {attack['surrogate'] or 'the network own'}, trained with {neuron['surrogate']}"),
+        ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),
+        ("draws", str(row.draws)),
+        ("cost", f"{row.forwards:,} forwards, {row.backwards:,} backwards, {duration(row.seconds)}"),
+        ("weights", f"{row.weights_key[:24]}, sha256 {weights['sha256'][:12] if weights else '?'}"),
+    ]
+    trained = weights["spec"] if weights else {}
+    if "recipe" in trained:
+        parts = [{key: value for key, value in part.items() if key != "version"} for part in trained["defense"]]
+        lines.append(("training", ", ".join(f"{key} {value}" for key, value in trained["recipe"].items())))
+        lines.append(("defense", "; ".join(map(str, parts)) or "nothing added"))
+    commit = (provenance.get("commit") or "")[:12]
+    dirty = " with uncommitted changes" if provenance.get("dirty") else ""
+    lines += [
+        ("test data", f"{row.spec['test_hash'][:12]}, first {row.n} images"),
+        ("code", f"bench {provenance.get('version')} {commit}{dirty}"),
+        ("device", f"{provenance.get('device')}, {provenance.get('threads')} threads"),
+        ("packages", ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items())),
+        ("command", str(provenance.get("command"))),
+        ("measured", row.updated.isoformat(timespec="seconds")),
+    ]
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    if outcome is not None:
+        console.print("image  clean  robust  margin clean -> attacked")
+        for number, sample in enumerate(samples_json(outcome)):
+            console.print(
+                f"{number:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
+                f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}"
+            )
+
+
+def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
+    """Every image's outcome; `clean` and `robust` are shares of the scoring draws."""
+    clean, robust, any_ = outcome.clean.mean(1), outcome.robust_last, outcome.robust_any
+    return [
+        {
+            "clean": float(clean[i]),
+            "robust": float(robust[i]),
+            "robust_any": float(any_[i]),
+            "margin_clean": float(outcome.margin_clean[i]),
+            "margin_last": float(outcome.margin_last[i]),
+            "flags": int(outcome.flags[i]),
+        }
+        for i in range(outcome.n)
+    ]
+
+
+def make_table(title: str) -> Table:
+    """A table in the house style."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def make_console() -> Console:
+    """Stdout; wide where nobody's window limits it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)

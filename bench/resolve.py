@@ -1,0 +1,229 @@
+"""From what a user types to values: `tgo:lam_max=0.6+at`, `pgd40:alpha=0.01`, `8/255`."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from attacks.base import Attack
+from attacks.losses import LOSSES
+from attacks.threat import Threat, parse_eps
+from bench.errors import BenchError
+from bench.registry import ATTACKS, DEFENSES, MODELS, nearest
+from bench.spec import AttackSpec, ModelSpec
+from defenses.base import ConflictError, Defense
+from models.surrogates import format_surrogate, parse_surrogate
+
+
+def parse_defense(text: str) -> Defense:
+    """Read a sum of registered defenses, each with optional hyper-parameters.
+
+    Args:
+        text: for example `tgo`, `tgo+at`, `mc:lam_max=0.6,delta=0.25+rat`.
+
+    Raises:
+        BenchError: unknown name or hyper-parameter, unreadable value, or a sum whose terms conflict.
+    """
+    terms = [_defense_term(term) for term in re.split(r"\+(?=[A-Za-z])", text)]
+    try:
+        return sum(terms[1:], start=terms[0])
+    except ConflictError as error:
+        raise BenchError(f"defense '{text}': {error}") from error
+
+
+def _defense_term(text: str) -> Defense:
+    name, given = _split(text)
+    build = DEFENSES.get(name)
+    arguments = {
+        key: _convert(f"defense '{name}'", key, value, parameter.annotation, parameter.default)
+        for key, value, parameter in _match(f"defense '{name}'", given, inspect.signature(build).parameters)
+    }
+    try:
+        defense: Defense = build(**arguments)
+    except (ValueError, TypeError) as error:
+        raise BenchError(str(error)) from error
+    if not isinstance(defense, Defense):
+        raise BenchError(f"defense '{name}' must return a Defense, got {type(defense).__name__}")
+    return Defense(text, defense.parts, defense.strategy) if given else defense
+
+
+def parse_attack(
+    text: str,
+    eps: str,
+    norm: str = "linf",
+    surrogate: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> AttackSpec:
+    """Resolve an attack's name, parameters and threat model into one value.
+
+    Args:
+        text: a family, its step count if it has steps, and parameters: `fgsm`, `pgd40`, `pgd40:alpha=0.01`.
+        eps: budget in pixel units, `8/255` or `0.15`.
+        norm: `linf` or `l2`.
+        surrogate: what the attacker differentiates spikes by; None is the model's own.
+        overrides: parameters set for every attack that has them, for example from `--alpha` or `--restarts`.
+
+    Raises:
+        BenchError: anything in it is unknown, unreadable or out of range.
+    """
+    head, given = _split(text)
+    family, steps = _family(head)
+    entry = ATTACKS.entry(family)
+    attack: Attack = entry.load()
+    if attack.takes_steps and steps is None:
+        raise BenchError(f"attack '{family}' needs a step count, for example {family}10")
+    if steps is not None and not attack.takes_steps:
+        raise BenchError(f"attack '{family}' takes no step count; write {family}")
+    if steps is not None and steps < 1:
+        raise BenchError(f"attack '{text}': the step count must be at least 1")
+    if norm not in attack.norms:
+        raise BenchError(f"attack '{family}' works in {' and '.join(attack.norms)}, not in {norm}")
+    try:
+        threat = Threat(parse_eps(eps), norm, surrogate=surrogate)  # type: ignore[arg-type]
+        written = format_surrogate(parse_surrogate(surrogate)) if surrogate else None
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    params = {**attack.defaults, "restarts": 1} if attack.takes_steps else dict(attack.defaults)
+    if "alpha" in params and params["alpha"] is None:
+        params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
+    settled = dict(params)
+    wanted = {key: value for key, value in (overrides or {}).items() if key in params} | given
+    for key, value, default in _match(f"attack '{family}'", wanted, params):
+        params[key] = _convert(f"attack '{family}'", key, value, type(default), default)
+    if "loss" in params and params["loss"] not in LOSSES:
+        raise BenchError(f"attack '{text}': unknown loss '{params['loss']}'; choose from {', '.join(LOSSES)}")
+    if params.get("restarts", 1) < 1:
+        raise BenchError(f"attack '{text}': restarts must be at least 1")
+    if params.get("alpha", 0) < 0:
+        raise BenchError(f"attack '{text}': alpha must not be negative")
+    changed = [f"{key}={wanted[key]}" for key in wanted if params[key] != settled[key]]
+    shown = ":".join(filter(None, [head, ",".join(changed)])) + (f"@{written}" if written else "")
+    restarts = params.pop("restarts", 1)
+    return AttackSpec(
+        family=family,
+        steps=steps or 0,
+        params=tuple(sorted(params.items())),
+        restarts=restarts,
+        version=attack.version,
+        norm=norm,
+        eps=threat.eps,
+        low=threat.low,
+        high=threat.high,
+        surrogate=written,
+        name=shown,
+        fingerprint=entry.fingerprint(),
+    )
+
+
+def parse_eps_text(text: str) -> str:
+    """The exact form in which an eps is stored: `0.15` is `3/20`.
+
+    Raises:
+        BenchError: not a number.
+    """
+    try:
+        return str(parse_eps(text))
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+
+
+def threat_of(spec: AttackSpec) -> Threat:
+    """The threat model of a resolved attack."""
+    return Threat(spec.eps, spec.norm, spec.low, spec.high, spec.surrogate)  # type: ignore[arg-type]
+
+
+def attack_arguments(spec: AttackSpec) -> dict[str, Any]:
+    """The keyword arguments of a resolved attack; exact fractions become floats only here."""
+    return {key: float(value) if isinstance(value, Fraction) else value for key, value in spec.params}
+
+
+def build_model(spec: ModelSpec) -> Any:
+    """Build the network of a spec; its weights come from torch's current generator.
+
+    Raises:
+        BenchError: the architecture refuses the input shape or the number of classes.
+    """
+    builder = MODELS.get(spec.name)
+    try:
+        return builder(
+            num_classes=spec.num_classes,
+            in_shape=spec.in_shape,
+            T=spec.T,
+            neuron=spec.neuron.build,
+            mean=spec.mean,
+            std=spec.std,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise BenchError(f"model '{spec.name}' on {list(spec.in_shape)} inputs: {error}") from error
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """Flatten repeated and comma-separated options; `a:k=1,m=2,b` is [`a:k=1,m=2`, `b`].
+
+    A piece with `=` but no `:` continues the parameters of the item before it.
+    """
+    items: list[str] = []
+    for value in values:
+        for number, piece in enumerate(value.split(",")):
+            piece = piece.strip()
+            if number and "=" in piece and ":" not in piece and items:
+                items[-1] += f",{piece}"
+            elif piece:
+                items.append(piece)
+    return list(dict.fromkeys(items))
+
+
+def _family(head: str) -> tuple[str, int | None]:
+    """Split `pgd40` into family and steps; a registered name that itself ends in digits wins."""
+    if head in ATTACKS:
+        return head, None
+    match = re.fullmatch(r"([A-Za-z][\w-]*?)(-?\d+)", head)
+    if not match:
+        return head, None
+    family, steps = match[1], match[2]
+    if steps.startswith("-"):
+        raise BenchError(f"attack '{head}': the step count must be at least 1, got {steps}")
+    return family, int(steps)
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    name, _, rest = text.strip().partition(":")
+    given: dict[str, str] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BenchError(f"'{text}': write parameters as name:key=value,key=value; '{item}' has no '='")
+        given[key.strip()] = value.strip()
+    return name.strip(), given
+
+
+def _match(owner: str, given: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    for key in given:
+        if key not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise BenchError(f"{owner} has no parameter '{key}'{nearest(key, list(known))}; {has}")
+    return [(key, value, known[key]) for key, value in given.items()]
+
+
+_CONVERTERS: tuple[tuple[type, Callable[[str], Any]], ...] = (
+    (bool, lambda text: {"true": True, "false": False}[text.lower()]),
+    (int, int),
+    (float, lambda text: float(Fraction(text))),
+    (Fraction, Fraction),
+    (str, str),
+)
+
+
+def _convert(owner: str, key: str, text: str, annotation: Any, default: Any) -> Any:
+    """Read `text` as the parameter's type: from its annotation, or from its default value."""
+    written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "") or str(annotation)
+    written = str(annotation) if "|" in str(annotation) else written
+    for kind, convert in _CONVERTERS:
+        if re.search(rf"\b{kind.__name__}\b", written) or (type(default) is kind and not written.strip("_")):
+            try:
+                return convert(text)
+            except (ValueError, KeyError, ZeroDivisionError):
+                expected = "true or false" if kind is bool else f"a {kind.__name__}"
+                raise BenchError(f"{owner}: {key}={text} is not {expected}") from None
+    return text

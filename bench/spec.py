@@ -1,0 +1,162 @@
+"""What is run, as values; and the keys that say when two runs are the same.
+
+Every field is declared either `identity` (it can change an outcome, so it is part
+of the key) or `runtime` (it cannot). A field without a declaration fails a test.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from fractions import Fraction
+from typing import Any
+
+from models.neurons import NeuronSpec
+
+TRAINING_VERSION = 1
+EVALUATION_VERSION = 1
+
+
+def identity(**options: Any) -> Any:
+    """A field that can change an outcome."""
+    return field(metadata={"role": "identity"}, **options)
+
+
+def runtime(**options: Any) -> Any:
+    """A field that cannot change an outcome: labels, devices, batch sizes."""
+    return field(metadata={"role": "runtime"}, **options)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An architecture with everything needed to build it."""
+
+    name: str = identity()
+    num_classes: int = identity()
+    in_shape: tuple[int, int, int] = identity()
+    T: int = identity()
+    neuron: NeuronSpec = identity()
+    mean: tuple[float, ...] = identity()
+    std: tuple[float, ...] = identity()
+    fingerprint: str = identity(default="")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how a network is trained.
+
+    Attributes:
+        epochs, batch_size: as usual.
+        lr, momentum, weight_decay: SGD; the learning rate follows a cosine to 0 over all updates.
+        augment: random crop with padding 4 and horizontal flip.
+        train_size: the first so many training images; 0 means all.
+        holdout: the last so many of those are kept from training, for the per-epoch log.
+    """
+
+    epochs: int = identity()
+    batch_size: int = identity()
+    lr: float = identity(default=0.1)
+    momentum: float = identity(default=0.9)
+    weight_decay: float = identity(default=5e-4)
+    augment: bool = identity(default=False)
+    train_size: int = identity(default=0)
+    holdout: int = identity(default=0)
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training run."""
+
+    model: ModelSpec = identity()
+    recipe: Recipe = identity()
+    defense: tuple[Mapping[str, Any], ...] = identity()
+    train_hash: str = identity()
+    seed: int = identity()
+    log_eps: Fraction = runtime()
+    defense_name: str = runtime()
+    dataset: str = runtime()
+    version: int = identity(default=TRAINING_VERSION)
+    fingerprint: str = identity(default="")
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """A resolved attack: every parameter that it will be called with."""
+
+    family: str = identity()
+    steps: int = identity()
+    params: tuple[tuple[str, Any], ...] = identity()
+    restarts: int = identity()
+    version: int = identity()
+    norm: str = identity()
+    eps: Fraction = identity()
+    low: float = identity()
+    high: float = identity()
+    surrogate: str | None = identity()
+    name: str = runtime()
+    fingerprint: str = identity(default="")
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One trained network under one attack: the unit that is planned, cached, resumed and shown.
+
+    Attributes:
+        weights: `train:KEY` for weights we train, `file:SHA256` for a given checkpoint.
+        test_hash: of the decoded test set.
+        n: the first so many test images.
+        draws: scoring draws for each image (1 for a deterministic model).
+        attack_seed: selects the attack's random numbers.
+    """
+
+    weights: str = identity()
+    model: ModelSpec = identity()
+    test_hash: str = identity()
+    n: int = identity()
+    attack: AttackSpec = identity()
+    draws: int = identity()
+    attack_seed: int = identity()
+    dataset: str = runtime()
+    defense_name: str = runtime()
+    seed: int = runtime()
+    dtype: str = identity(default="float32")
+    version: int = identity(default=EVALUATION_VERSION)
+
+
+def identity_of(value: Any) -> Any:
+    """The identity fields of a spec as plain JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        declared = [f for f in fields(value) if f.metadata.get("role", "identity") == "identity"]
+        return {f.name: identity_of(getattr(value, f.name)) for f in declared}
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): identity_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity_of(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def key_of(value: Any) -> str:
+    """SHA-256 (hex) of a spec's identity."""
+    return hashlib.sha256(canonical_json(identity_of(value)).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces; the same value always gives the same text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def trajectory_key(cell: CellSpec) -> str:
+    """Names the randomness of an attack run; cells with one key can be served by one run.
+
+    Left out is what must not change the random numbers of an image: the step
+    count, how many images are attacked, and how they are scored.
+    """
+    plain = identity_of(cell)
+    plain["attack"].pop("steps")
+    plain.pop("n")
+    plain.pop("draws")
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()

@@ -1,0 +1,320 @@
+"""Reading and writing results. Everything written is either complete or not there."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from bench.errors import BenchError, ConflictingResultError
+from bench.outcome import Flag, Outcome
+from bench.spec import CellSpec, identity_of, key_of
+from bench.statistics import Rate, wilson
+from bench.store.engine import open_engine, readable_errors
+from bench.store.schema import Cell, Chunk, Run, Weights, now
+
+RUNNING, DONE, FAILED = "running", "done", "failed"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rates of one finished cell, each with n and a 95% Wilson interval.
+
+    Attributes:
+        clean: accuracy without attack.
+        robust: correct without and under the attack's last iterate.
+        robust_any: correct also under the strongest iterate on the attack's path.
+        attack_success: share of the clean-correct images that the last iterate flips.
+        worst_draw: images right in every scoring draw, with and without attack.
+    """
+
+    clean: Rate
+    robust: Rate
+    robust_any: Rate
+    attack_success: Rate
+    worst_draw: Rate
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A stored cell as reports see it."""
+
+    key: str
+    status: str
+    verdict: str | None
+    dataset: str
+    model: str
+    defense: str
+    seed: int
+    attack: str
+    norm: str
+    eps: str
+    n: int
+    draws: int
+    flags: Mapping[str, int]
+    forwards: int
+    backwards: int
+    seconds: float
+    error: str | None
+    weights_key: str
+    spec: Mapping[str, Any]
+    updated: datetime
+    summary: Summary | None
+
+
+class Store:
+    """An open database.
+
+    Args:
+        target: path of an SQLite file, or an SQLAlchemy URL.
+
+    Raises:
+        BenchError: it cannot be opened, or is not ours.
+    """
+
+    def __init__(self, target: str | Path) -> None:
+        self.target = str(target)
+        self.engine = open_engine(target)
+
+    def close(self) -> None:
+        """Release the file."""
+        self.engine.dispose()
+
+    def begin_run(self, provenance: dict[str, Any]) -> int:
+        """Record an invocation; returns its id."""
+        with self._write() as session:
+            run = Run(provenance=provenance)
+            session.add(run)
+            session.flush()
+            return run.id
+
+    def record_weights(
+        self, key: str, sha256: str, spec: dict[str, Any], log: Sequence[Any], seconds: float | None, run: int
+    ) -> None:
+        """Record a set of weights; doing it again with the same bits changes nothing.
+
+        Raises:
+            ConflictingResultError: the key is known with other weights, so new cells would not belong to the old ones.
+        """
+        with self._write() as session:
+            held = session.get(Weights, key)
+            if held is None:
+                session.add(Weights(key=key, sha256=sha256, spec=spec, log=list(log), seconds=seconds, run_id=run))
+            elif held.sha256 != sha256:
+                raise ConflictingResultError(
+                    f"training {key[:18]} gave weights {sha256[:12]} now and {held.sha256[:12]} when its stored "
+                    "results were measured (another device or library version?); "
+                    "keep them apart with another --results folder"
+                )
+
+    def begin_cell(self, cell: CellSpec, run: int) -> frozenset[int]:
+        """Make a cell known and say which of its chunks are already stored."""
+        key = key_of(cell)
+        with self._write() as session:
+            row = session.get(Cell, key)
+            if row is None:
+                session.add(
+                    Cell(
+                        key=key,
+                        weights_key=cell.weights,
+                        status=RUNNING,
+                        dataset=cell.dataset,
+                        model=cell.model.name,
+                        defense=cell.defense_name,
+                        seed=cell.seed,
+                        attack=cell.attack.name,
+                        norm=cell.attack.norm,
+                        eps=str(cell.attack.eps),
+                        spec=identity_of(cell),
+                        n=cell.n,
+                        draws=cell.draws,
+                        run_id=run,
+                    )
+                )
+            elif row.status != DONE:
+                row.status, row.error, row.run_id, row.updated = RUNNING, None, run, now()
+            return frozenset(session.scalars(sa.select(Chunk.start).where(Chunk.cell_key == key)))
+
+    def add_chunks(
+        self, start: int, outcomes: Mapping[CellSpec, Outcome], forwards: int, backwards: int, seconds: float
+    ) -> None:
+        """Store one chunk of every cell that an attack run serves, in one transaction.
+
+        The cost is the run's; it is divided evenly among the cells it served. A
+        chunk that is already there with the same bits is left alone.
+
+        Raises:
+            ConflictingResultError: a chunk is there with other outcomes.
+        """
+        with self._write() as session:
+            for cell, outcome in outcomes.items():
+                key, packed = key_of(cell), outcome.pack()
+                held = session.get(Chunk, (key, start))
+                if held is not None:
+                    if held.outcome != packed:
+                        raise ConflictingResultError(_conflict(key, start, Outcome.unpack(held.outcome), outcome))
+                    continue
+                session.add(Chunk(cell_key=key, start=start, n=outcome.n, outcome=packed))
+                row = session.get_one(Cell, key)
+                row.forwards += round(forwards / len(outcomes))
+                row.backwards += round(backwards / len(outcomes))
+                row.seconds += seconds / len(outcomes)
+                row.updated = now()
+
+    def finish_cell(self, cell: CellSpec) -> CellRow:
+        """Summarise a cell whose chunks are all stored.
+
+        Raises:
+            BenchError: chunks are missing.
+        """
+        key = key_of(cell)
+        with self._write() as session:
+            outcome = self._outcome(session, key)
+            if outcome is None or outcome.n != cell.n:
+                raise BenchError(f"cell {key[:12]} has {outcome.n if outcome else 0} of {cell.n} images; run it again")
+            flags = {flag.name or "": int((outcome.flags & flag != 0).sum()) for flag in Flag}
+            row = session.get_one(Cell, key)
+            row.clean_hits = float(outcome.clean.mean(1).sum())
+            row.robust_hits = float(outcome.robust_last.sum())
+            row.robust_any_hits = float(outcome.robust_any.sum())
+            row.worst_draw_hits = int((outcome.clean & outcome.last).all(1).sum())
+            row.flags = {name: count for name, count in flags.items() if count}
+            row.verdict = "invalid" if flags["NAN"] or flags["OUTSIDE"] else "ok"
+            row.status, row.updated = DONE, now()
+            return _row(row)
+
+    def fail_cell(self, cell: CellSpec, error: str) -> None:
+        """Record why a cell could not be finished. Its chunks stay."""
+        with self._write() as session:
+            row = session.get(Cell, key_of(cell))
+            if row is not None and row.status != DONE:
+                row.status, row.error, row.updated = FAILED, error, now()
+
+    def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
+        """Those of the given cells that are finished."""
+        wanted, found = list(keys), {}
+        with self._read() as session:
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                for row in session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)):
+                    found[row.key] = _row(row)
+        return found
+
+    def cells(self, **equal: Any) -> list[CellRow]:
+        """All stored cells, oldest first, whose columns equal the given values."""
+        with self._read() as session:
+            query = sa.select(Cell).filter_by(**{k: v for k, v in equal.items() if v is not None})
+            return [_row(row) for row in session.scalars(query.order_by(Cell.created, Cell.key))]
+
+    def cell(self, prefix: str) -> CellRow:
+        """The one cell whose key begins with `prefix`.
+
+        Raises:
+            BenchError: none, or several.
+        """
+        with self._read() as session:
+            rows = session.scalars(sa.select(Cell).where(Cell.key.startswith(prefix, autoescape=True)).limit(2)).all()
+            if len(rows) != 1 or not prefix:
+                problem = "no stored cell begins" if not rows else "several stored cells begin"
+                raise BenchError(f"{problem} with '{prefix}'; see: bench ls runs")
+            return _row(rows[0])
+
+    def outcome(self, key: str) -> Outcome | None:
+        """The per-image outcomes stored for a cell so far, in image order."""
+        with self._read() as session:
+            return self._outcome(session, key)
+
+    def weights(self, key: str) -> dict[str, Any] | None:
+        """What is recorded of a set of weights."""
+        with self._read() as session:
+            row = session.get(Weights, key)
+            if row is None:
+                return None
+            return {"key": row.key, "sha256": row.sha256, "spec": row.spec, "log": row.log, "seconds": row.seconds}
+
+    def provenance(self, key: str) -> dict[str, Any]:
+        """The provenance of the run that last worked on a cell."""
+        with self._read() as session:
+            query = sa.select(Run).join(Cell, Cell.run_id == Run.id).where(Cell.key == key)
+            run = session.scalars(query).one()
+            return {"run": run.id, "started": run.created.isoformat(), **run.provenance}
+
+    def speeds(self) -> list[tuple[Mapping[str, Any], float]]:
+        """(model identity, seconds per image and backward pass) of finished cells on this store's machines."""
+        with self._read() as session:
+            query = sa.select(Cell.spec, Cell.seconds, Cell.backwards)
+            query = query.where(Cell.status == DONE, Cell.backwards > 0).order_by(Cell.updated.desc()).limit(500)
+            return [(spec["model"], seconds / backwards) for spec, seconds, backwards in session.execute(query)]
+
+    def _outcome(self, session: Session, key: str) -> Outcome | None:
+        query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)
+        try:
+            parts = [Outcome.unpack(chunk.outcome) for chunk in session.scalars(query)]
+        except ValueError as error:
+            raise BenchError(f"store '{self.target}': cell {key[:12]}: {error}") from error
+        return Outcome.concatenate(parts) if parts else None
+
+    def _write(self) -> "_Transaction":
+        return _Transaction(self, reading=False)
+
+    def _read(self) -> "_Transaction":
+        return _Transaction(self, reading=True)
+
+
+class _Transaction:
+    """One session in one transaction, committed on success, rolled back on any error."""
+
+    def __init__(self, store: Store, *, reading: bool) -> None:
+        self.errors = readable_errors(store.target)
+        self.session = Session(store.engine.execution_options(reading=reading), expire_on_commit=False)
+
+    def __enter__(self) -> Session:
+        return self.session
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        with self.errors, self.session:
+            if error is None:
+                self.session.commit()
+            else:
+                self.session.rollback()
+                raise error
+
+
+def _row(cell: Cell) -> CellRow:
+    summary = None
+    if cell.status == DONE:
+        assert cell.clean_hits is not None and cell.robust_hits is not None
+        assert cell.robust_any_hits is not None and cell.worst_draw_hits is not None
+        correct = round(cell.clean_hits, 9)
+        summary = Summary(
+            wilson(cell.clean_hits, cell.n),
+            wilson(cell.robust_hits, cell.n),
+            wilson(cell.robust_any_hits, cell.n),
+            _success_rate(correct, correct - cell.robust_hits),
+            wilson(cell.worst_draw_hits, cell.n),
+        )
+    shared = {name: getattr(cell, name) for name in CellRow.__dataclass_fields__ if name not in ("summary", "flags")}
+    return CellRow(**shared, flags=cell.flags or {}, summary=summary)
+
+
+def _success_rate(correct: float, flipped: float) -> Rate:
+    """Flipped out of correct; with several draws `correct` is an expectation and its interval uses the whole part."""
+    n = int(correct)
+    if n == 0:
+        return wilson(0, 0)
+    rate = wilson(min(max(flipped, 0.0) * n / correct, n), n)
+    return rate._replace(hits=flipped)
+
+
+def _conflict(key: str, start: int, held: Outcome, new: Outcome) -> str:
+    def shown(outcome: Outcome) -> str:
+        return f"clean {outcome.clean.mean():.4f}, robust {outcome.robust_last.mean():.4f}"
+
+    differing = int((held.last != new.last).any(1).sum()) if held.last.shape == new.last.shape else held.n
+    return (
+        f"cell {key[:12]}, images {start} to {start + held.n - 1}: a second measurement differs from the stored one "
+        f"({shown(held)} stored; {shown(new)} now; {differing} images differ under attack); nothing was overwritten"
+    )

@@ -1,0 +1,72 @@
+"""Small convolutional spiking networks for machines without an accelerator."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.net import NeuronFactory, SpikingNet, merged
+
+
+class SpikingCNN(SpikingNet):
+    """Conv3x3 - BN - LIF layers, global average pooling, one linear readout.
+
+    Args:
+        num_classes: K.
+        in_channels: C of the input.
+        widths: channels of each convolution.
+        strides: stride of each convolution.
+        neuron: makes one spiking layer.
+        T, mean, std: see `SpikingNet`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        widths: Sequence[int],
+        strides: Sequence[int],
+        neuron: NeuronFactory,
+        T: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__(T, mean, std)
+        layers = [
+            nn.Sequential(nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out))
+            for fan_in, fan_out, stride in zip([in_channels, *widths], widths, strides, strict=False)
+        ]
+        self.stem = layers[0]
+        self.convs = nn.ModuleList(layers[1:])
+        self.neurons = nn.ModuleList(neuron() for _ in widths)
+        self.readout = nn.Linear(widths[-1], num_classes)
+        self._finish()
+
+    def body(self, current: Tensor) -> Tensor:
+        spikes = self.neurons[0](current)
+        for conv, neuron in zip(self.convs, list(self.neurons)[1:], strict=True):
+            spikes = neuron(merged(conv, spikes))
+        return self.readout(spikes.mean((-2, -1)))  # type: ignore[no-any-return]
+
+
+def cnn_small(
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    T: int,
+    neuron: NeuronFactory,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> SpikingCNN:
+    """Three spiking convolutions of 32, 64 and 64 channels, strides 1, 2, 1; 56 thousand weights."""
+    return SpikingCNN(num_classes, in_shape[0], (32, 64, 64), (1, 2, 1), neuron, T, mean, std)
+
+
+def cnn_medium(
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    T: int,
+    neuron: NeuronFactory,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> SpikingCNN:
+    """Three spiking convolutions of 32, 64 and 128 channels, strides 2, 2, 2; for colour images on a CPU."""
+    return SpikingCNN(num_classes, in_shape[0], (32, 64, 128), (2, 2, 2), neuron, T, mean, std)

@@ -1,0 +1,144 @@
+"""The leaky integrate-and-fire recursion over T time steps, and its analytic backward.
+
+    V[t] = decay * U[t-1] + I[t] (+ xi[t])        U[-1] = 0
+    S[t] = 1 if V[t] >= v_threshold else 0
+    U[t] = (1 - S[t]) * V[t] + v_reset * S[t]     hard reset
+
+Source: TGO, Eq. 1-3 and Eq. 15 (the noise xi). The state U lives only inside one
+call, so nothing can leak from one batch into the next.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.surrogates import Surrogate
+
+
+class LIFParams(NamedTuple):
+    """The constants of one layer; `detach_reset` stops the gradient through the reset's (1 - S)."""
+
+    decay: float
+    v_threshold: float
+    v_reset: float
+    detach_reset: bool
+    surrogate: Surrogate
+
+
+class _MultiStepLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, with_membrane: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        steps = current.shape[0]
+        # The current may be one image's, expanded over time with stride 0: buffers copy one step's layout.
+        layout = torch.empty_like(current[0])
+        buffer = layout.new_empty(steps * layout.numel())
+        v = _stack_like(buffer, layout, steps)
+        spikes = _stack_like(torch.empty_like(buffer), layout, steps)
+        before_noise = _stack_like(torch.empty_like(buffer), layout, steps) if with_membrane else None
+        u: Tensor | None = None
+        for t in range(steps):
+            if u is None:
+                v[t].copy_(current[t])
+            else:
+                torch.add(current[t], u, alpha=params.decay, out=v[t])
+            if before_noise is not None:
+                before_noise[t].copy_(v[t])
+            if noise is not None:
+                v[t].add_(noise[t])
+            torch.ge(v[t], params.v_threshold, out=spikes[t])
+            if t + 1 < steps:
+                u = torch.addcmul(v[t], v[t], spikes[t], value=-1)
+                if params.v_reset:
+                    u.add_(spikes[t], alpha=params.v_reset)
+        ctx.save_for_backward(v)
+        ctx.params = params
+        ctx.set_materialize_grads(False)
+        return spikes, before_noise
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        grad_spikes, grad_membrane = grads
+        (v,) = ctx.saved_tensors
+        params: LIFParams = ctx.params
+        if grad_spikes is None and grad_membrane is None:
+            return None, None, None, None
+        grad_current = torch.empty_like(v)
+        grad_u: Tensor | None = None
+        for t in reversed(range(v.shape[0])):
+            x = v[t] - params.v_threshold
+            through_spike = grad_spikes[t] if grad_spikes is not None else None
+            through_decay = None
+            if grad_u is not None:
+                through_decay = torch.where(x < 0, grad_u, 0)
+                if not params.detach_reset:
+                    reset = grad_u * (params.v_reset - v[t])
+                    through_spike = reset if through_spike is None else reset.add_(through_spike)
+            if through_spike is None:
+                torch.zeros(x.shape, out=grad_current[t])
+            else:
+                torch.mul(params.surrogate.grad(x), through_spike, out=grad_current[t])
+            if through_decay is not None:
+                grad_current[t].add_(through_decay)
+            if grad_membrane is not None:
+                grad_current[t].add_(grad_membrane[t])
+            grad_u = grad_current[t] * params.decay
+        return grad_current, None, None, None
+
+
+def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:
+    """View a flat buffer as [T, *one_step] where every time step has the memory layout of `one_step`."""
+    return flat.as_strided((steps, *one_step.shape), (one_step.numel(), *one_step.stride()))
+
+
+def lif(
+    current: Tensor, params: LIFParams, noise: Tensor | None = None, with_membrane: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Run one LIF layer over all its time steps as one autograd node.
+
+    Args:
+        current: input currents, [T, N, *]; may be expanded over T (stride 0).
+        params: the layer's constants.
+        noise: additive membrane noise xi, [T, N, *], or None. Treated as a constant.
+        with_membrane: also return the membrane potential before noise and reset.
+
+    Returns:
+        spikes in {0, 1}, [T, N, *], and the membrane potential [T, N, *] or None.
+    """
+    return _MultiStepLIF.apply(current, noise, params, with_membrane)  # type: ignore[no-any-return]
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grads[0] * ctx.surrogate.grad(x), None
+
+
+def lif_reference(
+    current: Tensor, params: LIFParams, noise: Tensor | None = None, with_membrane: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The same layer as `lif`, written as the equations and differentiated by autograd.
+
+    Slow; it is what `lif` is tested against. Arguments and result as `lif`.
+    """
+    u = torch.zeros_like(current[0])
+    spikes, membrane = [], []
+    for t in range(current.shape[0]):
+        v = params.decay * u + current[t]
+        membrane.append(v)
+        if noise is not None:
+            v = v + noise[t]
+        s = _Spike.apply(v - params.v_threshold, params.surrogate)
+        spikes.append(s)
+        gate = s.detach() if params.detach_reset else s
+        u = (1 - gate) * v + params.v_reset * gate
+    return torch.stack(spikes), torch.stack(membrane) if with_membrane else None

@@ -1,0 +1,86 @@
+"""What every spiking network here shares: normalisation, direct encoding, the time loop, the readout."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from models.neurons import LIF, spiking_layers
+from models.random import active_noise_stream
+
+NeuronFactory = Callable[[], LIF]
+
+
+def merged(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply a stateless module to every time step at once: [T, N, *] -> [T, N, *]."""
+    return module(x.flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[1]))  # type: ignore[no-any-return]
+
+
+class SpikingNet(nn.Module):
+    """Base of the spiking networks: pixels in, logits out, no state left behind.
+
+    A static image is presented at every time step (direct encoding). Its first
+    layer is therefore the same at each step and is computed once. The prediction
+    is the time-mean of the last layer's output.
+
+    A subclass sets `stem` (the layers before the first neuron, applied to the
+    input) and implements `body`.
+
+    Args:
+        T: number of time steps for static images.
+        mean, std: per-channel normalisation, applied inside the model so that
+            attacks work in pixel space.
+    """
+
+    stem: nn.Module
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, T: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        if T < 1:
+            raise ValueError(f"T must be at least 1, got {T}")
+        self.T = T
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def body(self, current: Tensor) -> Tensor:
+        """Map the stem's output over time, [T, N, C, H, W], to per-step logits [T, N, K]."""
+        raise NotImplementedError
+
+    def forward_steps(self, x: Tensor) -> Tensor:
+        """Per-step logits [T, N, K] for images [N, C, H, W] or frames [N, T, C, H, W].
+
+        Raises:
+            ValueError: another number of dimensions or of channels.
+        """
+        channels = self.mean.shape[0]
+        if x.dim() not in (4, 5) or x.shape[-3] != channels:
+            raise ValueError(
+                f"expected images [N, {channels}, H, W] or frames [N, T, {channels}, H, W], got {list(x.shape)}"
+            )
+        stream = active_noise_stream()
+        if stream is not None:
+            stream.begin_forward()
+        x = (x - self.mean) / self.std
+        if x.dim() == 4:
+            current = self.stem(x)
+            return self.body(current.unsqueeze(0).expand(self.T, *current.shape))
+        return self.body(merged(self.stem, x.transpose(0, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, K]: the time-mean of `forward_steps`."""
+        return self.forward_steps(x).mean(0)
+
+    def _finish(self) -> None:
+        """Number the spiking layers (their noise streams) and initialise: call last in `__init__`.
+
+        Convolutions: Kaiming normal over fan-out; linear biases 0 (as SNN-RAT).
+        """
+        for number, layer in enumerate(spiking_layers(self).values()):
+            layer.layer = number
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)

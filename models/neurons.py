@@ -1,0 +1,189 @@
+"""Spiking layers as modules: multi-step in and out, state only inside the call."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.lif import LIFParams, lif, lif_reference
+from models.random import active_noise_stream
+from models.surrogates import Surrogate, Triangular, parse_surrogate
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire layer with hard reset (TGO, Eq. 1-3).
+
+    Args:
+        decay: factor on the membrane potential from one step to the next, in [0, 1]; 1 is the non-leaky IF neuron.
+        v_threshold: firing threshold; a neuron fires at V >= v_threshold.
+        v_reset: potential after a spike.
+        surrogate: derivative used in place of the spike's. Only the backward pass sees it.
+        detach_reset: stop the gradient through the reset.
+
+    Raises:
+        ValueError: decay outside [0, 1] or a threshold that is not above v_reset.
+    """
+
+    stochastic = False
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        v_threshold: float = 1.0,
+        v_reset: float = 0.0,
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must lie in [0, 1], got {decay}")
+        if not v_threshold > v_reset:
+            raise ValueError(f"v_threshold {v_threshold} must be above v_reset {v_reset}")
+        self.decay = decay
+        self.v_threshold = v_threshold
+        self.v_reset = v_reset
+        self.surrogate: Surrogate = surrogate or Triangular()
+        self.detach_reset = detach_reset
+        self.reference = False
+        self.layer = 0
+        self._recorders: list[Callable[[LIF, Tensor], None]] = []
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Map input currents [T, N, *] to spikes [T, N, *]."""
+        params = LIFParams(self.decay, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate)
+        run = lif_reference if self.reference else lif
+        spikes, membrane = run(current, params, self.noise(current), bool(self._recorders))
+        if membrane is not None:
+            for record in self._recorders:
+                record(self, membrane)
+        return spikes
+
+    def noise(self, current: Tensor) -> Tensor | None:
+        """Additive membrane noise for this call, [T, N, *], or None."""
+        return None
+
+    def extra_repr(self) -> str:
+        return f"decay={self.decay}, v_threshold={self.v_threshold}, surrogate={self.surrogate}"
+
+
+class NoisyLIF(LIF):
+    """LIF with Gaussian noise on the membrane potential before the threshold (TGO, Eq. 15).
+
+    The noise does not follow `train()`/`eval()`: adversarial examples are crafted in
+    eval mode and must meet the noisy network. `noise_on` switches it.
+
+    Args:
+        noise_var: variance of the noise, in units of squared membrane potential (the paper: 0.4).
+        **lif: arguments of `LIF`.
+    """
+
+    def __init__(self, noise_var: float = 0.4, **lif: object) -> None:
+        super().__init__(**lif)  # type: ignore[arg-type]
+        if not noise_var >= 0:
+            raise ValueError(f"noise_var must not be negative, got {noise_var}")
+        self.noise_var = noise_var
+        self.noise_on = True
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.noise_on and self.noise_var > 0
+
+    def noise(self, current: Tensor) -> Tensor | None:
+        if not self.stochastic:
+            return None
+        stream = active_noise_stream()
+        if stream is not None:
+            return stream.normal(current, self.layer).mul_(self.noise_var**0.5)
+        # randn falls off its vectorised path on permuted layouts: fill a flat buffer and view it.
+        layout = torch.empty_like(current[0])
+        flat = torch.randn(current.shape[0] * layout.numel(), dtype=current.dtype, device=current.device)
+        shape, stride = (current.shape[0], *layout.shape), (layout.numel(), *layout.stride())
+        return flat.as_strided(shape, stride).mul_(self.noise_var**0.5)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, noise_var={self.noise_var}"
+
+
+NEURONS: dict[str, type[LIF]] = {"lif": LIF, "nlif": NoisyLIF}
+
+
+@dataclass(frozen=True)
+class NeuronSpec:
+    """A neuron as a value: what every spiking layer of a network is built from.
+
+    Attributes:
+        kind: a name in `NEURONS`.
+        decay, v_threshold, detach_reset: see `LIF`.
+        surrogate: written form, see `parse_surrogate`.
+        params: further arguments of that kind, as sorted pairs, for example (("noise_var", 0.4),).
+    """
+
+    kind: str = "lif"
+    decay: float = 0.5
+    v_threshold: float = 1.0
+    detach_reset: bool = False
+    surrogate: str = "triangular:gamma=1.0"
+    params: tuple[tuple[str, float], ...] = ()
+
+    def build(self) -> LIF:
+        """A fresh layer of this kind."""
+        return NEURONS[self.kind](
+            decay=self.decay,
+            v_threshold=self.v_threshold,
+            detach_reset=self.detach_reset,
+            surrogate=parse_surrogate(self.surrogate),
+            **dict(self.params),
+        )
+
+
+def spiking_layers(model: nn.Module) -> dict[str, LIF]:
+    """The spiking layers of a model by module name, in order of construction."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
+
+
+def is_stochastic(model: nn.Module) -> bool:
+    """Whether two forward calls on one input may differ by the model's own design."""
+    return any(getattr(module, "stochastic", False) for module in model.modules())
+
+
+@contextmanager
+def record_membrane(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect each spiking layer's membrane potential during the block.
+
+    Yields:
+        a dict, filled by forward calls: layer name -> potential before noise and
+        reset, [T, N, *], with its gradient graph. A later call overwrites an earlier one.
+        Outside such a block the potential is not kept.
+    """
+    membrane: dict[str, Tensor] = {}
+    layers = spiking_layers(model)
+    recorders = []
+    for name, layer in layers.items():
+
+        def record(_: LIF, v: Tensor, name: str = name) -> None:
+            membrane[name] = v
+
+        layer._recorders.append(record)
+        recorders.append((layer, record))
+    try:
+        yield membrane
+    finally:
+        for layer, record in recorders:
+            layer._recorders.remove(record)
+
+
+@contextmanager
+def using_surrogate(model: nn.Module, surrogate: Surrogate | None) -> Iterator[None]:
+    """Differentiate every spike by `surrogate` inside the block; None keeps the model's own."""
+    layers = list(spiking_layers(model).values()) if surrogate is not None else []
+    own = [layer.surrogate for layer in layers]
+    for layer in layers:
+        assert surrogate is not None
+        layer.surrogate = surrogate
+    try:
+        yield
+    finally:
+        for layer, previous in zip(layers, own, strict=True):
+            layer.surrogate = previous

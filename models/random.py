@@ -1,0 +1,169 @@
+"""Counter-based random numbers: a value depends on (key, stream, sample, draw, position), never on order.
+
+A neuron's noise and an attack's random start must not change when the batch is
+split, reordered or resumed. A stateful generator cannot give that; Philox
+(Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3") can: it
+is a keyed bijection of a 128-bit counter, and the counter says which number is meant.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_STEP_BITS = 24
+_CACHED_WORDS = 1 << 16
+
+
+def philox4x32(counter: Sequence[Tensor], key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox-4x32 with 10 rounds, on unsigned 32-bit words held in int64 tensors.
+
+    Args:
+        counter: four int64 tensors with values in [0, 2^32), broadcastable to one shape.
+        key: 64-bit key; its low word is the first key word.
+
+    Returns:
+        four int64 tensors of the broadcast shape with values in [0, 2^32).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key & _MASK, (key >> 32) & _MASK
+    for _ in range(_ROUNDS):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        high0 = (product0 >> 32).bitwise_and_(_MASK)
+        high1 = (product1 >> 32).bitwise_and_(_MASK)
+        c0, c1, c2, c3 = (
+            (high1 ^ c1).bitwise_xor_(k0),
+            product1.bitwise_and_(_MASK),
+            (high0 ^ c3).bitwise_xor_(k1),
+            product0.bitwise_and_(_MASK),
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    c0, c1, c2, c3 = torch.broadcast_tensors(c0, c1, c2, c3)
+    return c0, c1, c2, c3
+
+
+def derive_key(*parts: object) -> int:
+    """A 64-bit key from any values with a stable `str`, for example (cell key, "random start")."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+class CounterRNG:
+    """Random tensors whose row i belongs to sample `samples[i]`, whatever else is in the batch.
+
+    Args:
+        key: 64-bit key, see `derive_key`.
+        samples: dataset indices of the batch's rows, int64 [N], in [0, 2^32).
+    """
+
+    def __init__(self, key: int, samples: Tensor) -> None:
+        self.key = key
+        self.samples = samples
+
+    def fork(self, number: int) -> "CounterRNG":
+        """Generator `number` of a family of independent ones; number 0 is this one."""
+        return CounterRNG(derive_key(self.key, number), self.samples) if number else self
+
+    def uniform(self, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
+        """Float32 in (0, 1), [N, *shape]; `stream` and `draw` select independent tensors."""
+        return self._fill(1, shape, stream, draw, lambda words: [_unit(word) for word in words])[0]
+
+    def normal(self, steps: int, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
+        """Standard normal float32, [T, N, *shape], by Box-Muller; a longer T keeps the earlier steps."""
+        return self._fill(steps, shape, stream, draw, _box_muller)
+
+    def _fill(
+        self,
+        steps: int,
+        shape: Sequence[int],
+        stream: int,
+        draw: int,
+        transform: Callable[[Sequence[Tensor]], list[Tensor]],
+    ) -> Tensor:
+        count = math.prod(shape)
+        blocks = -(-count // 4)
+        if blocks >= 1 << _STEP_BITS:
+            raise ValueError(f"{count} random numbers a sample exceed the counter's range of {1 << (_STEP_BITS + 2)}")
+        device = self.samples.device
+        position = torch.arange(blocks, device=device).view(1, 1, -1)
+        position = (torch.arange(steps, device=device).view(-1, 1, 1) << _STEP_BITS) + position
+        word = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
+        out = torch.empty(steps, len(self.samples), blocks, 4, device=device)
+        # A few rows at a time: the many passes over the counter words then stay in the processor's cache.
+        rows = max(1, _CACHED_WORDS // (steps * blocks)) if device.type == "cpu" else len(self.samples)
+        for start in range(0, len(self.samples), rows):
+            sample = self.samples[start : start + rows].view(1, -1, 1)
+            words = philox4x32((position, word + stream, sample, word + draw), self.key)
+            torch.stack(transform(words), dim=-1, out=out[:, start : start + rows])
+        return out.flatten(-2)[:, :, :count].reshape(steps, len(self.samples), *shape)
+
+
+def _unit(word: Tensor) -> Tensor:
+    # 24 bits, centred: never 0 (whose log is infinite) and never 1, after rounding to float32.
+    return (word >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24)
+
+
+def _box_muller(words: Sequence[Tensor]) -> list[Tensor]:
+    pairs = []
+    for first, second in (words[:2], words[2:]):
+        radius = _unit(first).log_().mul_(-2).sqrt_()
+        angle = _unit(second).mul_(2 * math.pi)
+        pairs += [radius * angle.cos(), radius.mul_(angle.sin_())]
+    return pairs
+
+
+class NoiseStream:
+    """The noise of successive forward calls on one batch: call number k is draw `first_draw + k`."""
+
+    def __init__(self, rng: CounterRNG, first_draw: int) -> None:
+        self.rng = rng
+        self.draw = first_draw - 1
+
+    def begin_forward(self) -> None:
+        self.draw += 1
+
+    def seek(self, draw: int) -> None:
+        """Make the next forward call draw number `draw`."""
+        self.draw = draw - 1
+
+    def normal(self, like: Tensor, layer: int) -> Tensor:
+        """Standard normal noise for layer number `layer`, shaped [T, N, *] as `like`."""
+        if like.shape[1] != len(self.rng.samples):
+            raise ValueError(
+                f"a batch of {like.shape[1]} inside a noise stream that was opened for {len(self.rng.samples)} samples"
+            )
+        noise = self.rng.normal(like.shape[0], like.shape[2:], stream=layer, draw=self.draw)
+        return noise.to(like.dtype)
+
+
+_stream: ContextVar[NoiseStream | None] = ContextVar("noise_stream", default=None)
+
+
+def active_noise_stream() -> NoiseStream | None:
+    return _stream.get()
+
+
+@contextmanager
+def noise_stream(key: int, samples: Tensor, first_draw: int = 0) -> Iterator[NoiseStream]:
+    """Inside the block, stochastic layers draw from a counter-based stream instead of torch's generator.
+
+    Args:
+        key: 64-bit key of the stream, see `derive_key`.
+        samples: dataset indices of the batch that will be passed to the model, int64 [N].
+        first_draw: number of the first forward call's draw; each further call takes the next.
+    """
+    token = _stream.set(NoiseStream(CounterRNG(key, samples), first_draw))
+    try:
+        stream = _stream.get()
+        assert stream is not None
+        yield stream
+    finally:
+        _stream.reset(token)

@@ -1,0 +1,72 @@
+"""Spiking WRN-16-4 in the form that the SNN-robustness literature uses (SNN-RAT, models/WideResNet.py)."""
+
+import torch
+from torch import Tensor, nn
+
+from models.net import NeuronFactory, SpikingNet, merged
+
+
+class ConvexCombination(nn.Module):
+    """c1 * a + c2 * b with two learnable scalars, 1/2 each at the start (Parseval networks, Cisse et al. 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.full((2,), 0.5))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.coefficients[0] * a + self.coefficients[1] * b
+
+
+class _Block(nn.Module):
+    """Pre-activation block; where channels change the shortcut is a 1x1 convolution of the spikes, else x itself."""
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int, neuron: NeuronFactory) -> None:
+        super().__init__()
+        self.bn1, self.neuron1 = nn.BatchNorm2d(fan_in), neuron()
+        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False)
+        self.bn2, self.neuron2 = nn.BatchNorm2d(fan_out), neuron()
+        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False) if fan_in != fan_out else None
+        self.combine = ConvexCombination()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.neuron1(merged(self.bn1, x))
+        h = self.neuron2(merged(self.bn2, merged(self.conv1, a)))
+        skip = x if self.shortcut is None else merged(self.shortcut, a)
+        return self.combine(skip, merged(self.conv2, h))  # type: ignore[no-any-return]
+
+
+class WRN16x4(SpikingNet):
+    """Wide residual network of depth 16 and width 4: thirteen LIF layers, 2.75 M parameters.
+
+    The residual stream is real-valued: only the branches spike.
+
+    Args:
+        num_classes: K.
+        in_shape: (C, H, W); H and W divisible by 4.
+        T, neuron, mean, std: see `SpikingNet`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, int, int],
+        T: int,
+        neuron: NeuronFactory,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__(T, mean, std)
+        self.stem = nn.Conv2d(in_shape[0], 16, 3, 1, 1, bias=False)
+        widths = (16, 64, 64, 128, 128, 256, 256)
+        strides = (1, 1, 2, 1, 2, 1)
+        self.blocks = nn.Sequential(
+            *(_Block(a, b, s, neuron) for a, b, s in zip(widths, widths[1:], strides, strict=False))
+        )
+        self.bn, self.neuron = nn.BatchNorm2d(256), neuron()
+        self.readout = nn.Linear(256, num_classes)
+        self._finish()
+
+    def body(self, current: Tensor) -> Tensor:
+        spikes = self.neuron(merged(self.bn, self.blocks(current)))
+        return self.readout(spikes.mean((-2, -1)))  # type: ignore[no-any-return]
