@@ -1,5 +1,6 @@
 """From what the user asked for to cells: expand, drop what is stored, order, estimate."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,11 +89,21 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that was asked for, and which of it is already known."""
+    """Everything that was asked for, and which of it is already known.
+
+    Attributes:
+        dataset: loaded and checked.
+        jobs: one for each network.
+        stored: finished cells by key; empty until `known_to` a store.
+    """
 
     dataset: Dataset
     jobs: tuple[TrainJob, ...]
     stored: Mapping[str, CellRow]
+
+    def known_to(self, store: Store) -> "Plan":
+        """This plan with the cells that a store already holds."""
+        return replace(self, stored=store.done(key_of(cell) for cell in self.cells))
 
     @property
     def cells(self) -> list[CellSpec]:
@@ -103,12 +114,11 @@ class Plan:
         return [cell for cell in self.cells if key_of(cell) not in self.stored]
 
 
-def make_plan(request: Request, store: Store | None, checkpoints: Path, data_dir: Path) -> Plan:
+def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     """Resolve a request completely, before anything is computed.
 
     Args:
         request: what the user asked for.
-        store: where results may already be; None for a plan from nothing.
         checkpoints: folder of trained weights.
         data_dir: folder of downloaded datasets.
 
@@ -177,8 +187,7 @@ def make_plan(request: Request, store: Store | None, checkpoints: Path, data_dir
             )
             jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints))
     jobs = _merge(jobs)
-    keys = [key_of(cell) for job in jobs for cell in job.cells]
-    return Plan(dataset, tuple(jobs), store.done(keys) if store else {})
+    return Plan(dataset, tuple(jobs), {})
 
 
 def _job(
@@ -234,16 +243,16 @@ def _recipe(base: Recipe, overrides: Mapping[str, Any], dataset: Dataset) -> Rec
     recipe = replace(base, **{key: value for key, value in overrides.items() if value is not None})
     total = len(dataset.x_train)
     train_size = recipe.train_size or total
-    limits = {
-        "epochs": recipe.epochs >= 1,
-        "batch-size": recipe.batch_size >= 2,
-        "lr": recipe.lr > 0,
-        "train-size": 0 <= recipe.train_size <= total,
-        "holdout": 0 <= recipe.holdout < train_size,
-    }
-    broken = [name for name, holds in limits.items() if not holds]
-    if broken:
-        raise BenchError(f"--{broken[0]} is out of range for {total} training images (recipe: {recipe})")
+    limits = (
+        ("--epochs", recipe.epochs, recipe.epochs >= 1, "at least 1"),
+        ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "at least 2"),
+        ("--lr", recipe.lr, 0 < recipe.lr < math.inf, "positive"),
+        ("--train-size", recipe.train_size, 0 <= recipe.train_size <= total, f"in [0, {total}], the training set"),
+        ("--train-size", train_size, recipe.holdout < train_size, f"above the {recipe.holdout} images held out"),
+    )
+    for name, value, holds, rule in limits:
+        if not holds:
+            raise BenchError(f"{name} must be {rule}, got {value}")
     return recipe
 
 

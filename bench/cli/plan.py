@@ -51,7 +51,8 @@ def plan(
     )  # fmt: skip
     target = o.pick_device(device, threads)
     opened = o.open_existing_store(results, store)
-    made = make_plan(matrix.request(), opened, o.checkpoints_in(results), data_dir)
+    made = make_plan(matrix.request(), o.checkpoints_in(results), data_dir)
+    made = made.known_to(opened) if opened else made
     expected = estimate(made, opened, target)
     if as_json:
         print(json.dumps(plan_json(made, expected), indent=1))

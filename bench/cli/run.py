@@ -64,9 +64,10 @@ def run(
         attack_surrogate, count, draws, attack_seed, seeds, T, decay, surrogate, epochs, batch_size, lr, train_size,
     )  # fmt: skip
     target = o.pick_device(device, threads)
-    opened = o.open_store(results, store)
     checkpoints = o.checkpoints_in(results)
-    plan = make_plan(matrix.request(), opened, checkpoints, data_dir)
+    plan = make_plan(matrix.request(), checkpoints, data_dir)
+    opened = o.open_store(results, store)
+    plan = plan.known_to(opened)
     with Display(plan) as display:
         report = run_plan(plan, opened, checkpoints, target, display)
     if as_json:

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -61,6 +62,9 @@ def load_npz(
         class_names = tuple(str(k) for k in range(int(max(y_train.max(), y_test.max())) + 1))
     if mean is None or std is None:
         mean, std = _statistics(x_train)
+    # A tenth is enough to watch a small set's training.
+    holdout = min(protocol.recipe.holdout, len(x_train) // 10)
+    protocol = replace(protocol, recipe=replace(protocol.recipe, holdout=holdout), n=min(protocol.n, len(x_test)))
     return Dataset(name, x_train, y_train, x_test, y_test, class_names, mean, std, protocol)
 
 

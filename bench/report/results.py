@@ -224,14 +224,14 @@ def print_cell(
             rate: Rate = getattr(row.summary, name)
             lines.append((name.replace("_", " "), f"{percent(rate)}  (n = {rate.n})"))
     attack, model = row.spec["attack"], row.spec["model"]
-    neuron = model["neuron"]
+    neuron, own = model["neuron"], "the network's own"
     lines += [
         ("threat", f"{row.norm}, eps {row.eps}, box [{attack['low']:g}, {attack['high']:g}]"),
         (
             "attack",
             f"{attack['family']}, {attack['steps']} steps, {dict(attack['params'])}, restarts {attack['restarts']}",
         ),
-        ("surrogate", f"attacked with {attack['surrogate'] or 'the network own'}, trained with {neuron['surrogate']}"),
+        ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {neuron['surrogate']}"),
         ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),
         ("draws", str(row.draws)),
         ("cost", f"{row.forwards:,} forwards, {row.backwards:,} backwards, {duration(row.seconds)}"),

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 HEAD = "0001"
@@ -36,7 +36,7 @@ class Weights(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     log: Mapped[list[Any]] = mapped_column(JSON)
-    seconds: Mapped[float | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
@@ -59,14 +59,14 @@ class Cell(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     n: Mapped[int]
     draws: Mapped[int]
-    clean_hits: Mapped[float | None]
-    robust_hits: Mapped[float | None]
-    robust_any_hits: Mapped[float | None]
+    clean_hits: Mapped[float | None] = mapped_column(Double)
+    robust_hits: Mapped[float | None] = mapped_column(Double)
+    robust_any_hits: Mapped[float | None] = mapped_column(Double)
     worst_draw_hits: Mapped[int | None]
     flags: Mapped[dict[str, int] | None] = mapped_column(JSON)
     forwards: Mapped[int] = mapped_column(default=0)
     backwards: Mapped[int] = mapped_column(default=0)
-    seconds: Mapped[float] = mapped_column(default=0.0)
+    seconds: Mapped[float] = mapped_column(Double, default=0.0)
     error: Mapped[str | None] = mapped_column(Text)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)

@@ -1,0 +1,57 @@
+"""Packing of per-image outcomes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.outcome import Outcome
+
+
+def outcome(n: int, draws: int, seed: int) -> Outcome:
+    random = np.random.default_rng(seed)
+    bits = [random.random((n, draws)) < 0.5 for _ in range(3)]
+    margins = [random.normal(size=n).astype(np.float32) for _ in range(2)]
+    return Outcome(*bits, *margins, random.integers(0, 8, n).astype(np.uint8))
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 99))
+def test_unpack_reads_what_pack_wrote(n: int, draws: int, seed: int) -> None:
+    original = outcome(n, draws, seed)
+    again = Outcome.unpack(original.pack())
+    for name, value in vars(original).items():
+        assert np.array_equal(getattr(again, name), value), name
+        assert getattr(again, name).dtype == value.dtype
+    assert again.pack() == original.pack()
+
+
+def test_nan_margins_survive() -> None:
+    original = outcome(3, 1, 0)
+    original.margin_last[1] = np.nan
+    assert np.isnan(Outcome.unpack(original.pack()).margin_last[1])
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\x02" + b"\0" * 20])
+def test_foreign_bytes_are_refused(damage: bytes) -> None:
+    with pytest.raises(ValueError, match="not a packed outcome"):
+        Outcome.unpack(damage)
+
+
+def test_damaged_bytes_are_refused() -> None:
+    packed = bytearray(outcome(50, 2, 0).pack())
+    packed[-5] ^= 255
+    with pytest.raises(ValueError, match="damaged"):
+        Outcome.unpack(bytes(packed))
+
+
+def test_concatenation_keeps_image_order() -> None:
+    whole = outcome(30, 2, 1)
+    parts = [Outcome(*(value[a:b] for value in vars(whole).values())) for a, b in ((0, 12), (12, 30))]
+    assert Outcome.concatenate(parts).pack() == whole.pack()
+
+
+def test_an_image_wrong_without_attack_counts_as_not_robust() -> None:
+    yes, no = np.array([[True, True]]), np.array([[False, True]])
+    margin, flags = np.zeros(1, np.float32), np.zeros(1, np.uint8)
+    assert Outcome(no, yes, yes, margin, margin, flags).robust_last.tolist() == [0.5]
+    assert Outcome(yes, yes, no, margin, margin, flags).robust_any.tolist() == [0.5]

@@ -1,0 +1,99 @@
+"""From what a user types to values, and what is said when that fails."""
+
+from fractions import Fraction
+
+import pytest
+
+from bench.errors import BenchError
+from bench.resolve import attack_arguments, parse_attack, parse_defense, split_list, threat_of
+
+
+def test_paper_step_size_is_the_default_at_the_paper_budget() -> None:
+    spec = parse_attack("pgd40", "8/255")
+    assert dict(spec.params)["alpha"] == Fraction(1, 100)
+    assert attack_arguments(spec) == {"alpha": 0.01, "loss": "ce", "random_start": True}
+    assert threat_of(spec).eps == Fraction(8, 255)
+
+
+def test_step_size_scales_with_the_budget() -> None:
+    assert dict(parse_attack("pgd7", "4/255").params)["alpha"] == Fraction(1, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "params", "restarts", "name"),
+    [
+        ("pgd10:alpha=1/255", {}, {"alpha": Fraction(1, 255)}, 1, "pgd10:alpha=1/255"),
+        ("pgd10", {"alpha": "0.02"}, {"alpha": Fraction(1, 50)}, 1, "pgd10:alpha=0.02"),
+        ("pgd10:random_start=false", {}, {"random_start": False}, 1, "pgd10:random_start=false"),
+        ("pgd10:restarts=5", {"restarts": "2"}, {}, 5, "pgd10:restarts=5"),
+        ("pgd10", {"restarts": "1"}, {}, 1, "pgd10"),
+        ("fgsm", {"alpha": "0.5", "restarts": "3"}, {}, 1, "fgsm"),
+    ],
+)
+def test_parameters_come_from_the_name_first_then_from_the_options(
+    text: str, overrides: dict[str, str], params: dict[str, object], restarts: int, name: str
+) -> None:
+    spec = parse_attack(text, "8/255", overrides=overrides)
+    assert params.items() <= dict(spec.params).items()
+    assert (spec.restarts, spec.name) == (restarts, name)
+
+
+def test_attacker_surrogate_is_in_the_name_and_the_threat() -> None:
+    spec = parse_attack("pgd10", "8/255", surrogate="arctan:alpha=4")
+    assert spec.name == "pgd10@arctan:alpha=4.0"
+    assert threat_of(spec).surrogate == "arctan:alpha=4.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "eps", "message"),
+    [
+        ("pdg40", "8/255", "did you mean 'pgd'"),
+        ("pgd", "8/255", "needs a step count, for example pgd10"),
+        ("pgd0", "8/255", "at least 1"),
+        ("pgd-5", "8/255", "at least 1, got -5"),
+        ("fgsm7", "8/255", "takes no step count"),
+        ("pgd7", "8", "did you mean 8/255"),
+        ("pgd7", "-1/255", "must not be negative"),
+        ("pgd7", "eight", "is not a number"),
+        ("pgd7:alfa=1", "8/255", "did you mean 'alpha'"),
+        ("pgd7:alpha=big", "8/255", "alpha=big is not a Fraction"),
+        ("pgd7:alpha=-1", "8/255", "alpha must not be negative"),
+        ("pgd7:random_start=maybe", "8/255", "is not true or false"),
+        ("pgd7:restarts=0", "8/255", "restarts must be at least 1"),
+        ("pgd7:loss=mse", "8/255", "choose from ce, margin"),
+        ("pgd7:alpha", "8/255", "has no '='"),
+    ],
+)
+def test_a_bad_attack_is_refused_with_the_mend(text: str, eps: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        parse_attack(text, eps)
+
+
+def test_defense_hyper_parameters_are_read_by_type() -> None:
+    defense = parse_defense("mc:lam_max=0.6,delta=1/4+at:eps=4/255,steps=5")
+    parts = {part.name: part for part in defense.parts}
+    assert parts["membrane-constraint"].identity()["delta"] == 0.25
+    assert parts["adversarial-inputs"].identity()["eps"] == "4/255"
+    assert parts["adversarial-inputs"].identity()["steps"] == 5
+    assert defense.name == "mc:lam_max=0.6,delta=1/4+at:eps=4/255,steps=5"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tgoo", "did you mean 'tgo'"),
+        ("tgo:lam=1", "did you mean 'lam_max'"),
+        ("tgo:lam_max=much", "is not a float"),
+        ("at:steps=0", "steps must be at least 1"),
+        ("mc:penalty=cubic", "linear, quadratic"),
+        ("nlif+nlif:noise_var=0.1", "noise_var = 0.4 against 0.1"),
+    ],
+)
+def test_a_bad_defense_is_refused_with_the_mend(text: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        parse_defense(text)
+
+
+def test_commas_separate_items_but_not_the_parameters_of_one() -> None:
+    given = ["tgo:lam_max=0.6,delta=0.25,at", "vanilla", "at"]
+    assert split_list(given) == ["tgo:lam_max=0.6,delta=0.25", "at", "vanilla"]

@@ -1,0 +1,218 @@
+"""The database: idempotent, conflict-proof, safe under eight writers."""
+
+import multiprocessing
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from conftest import make_cell
+
+from bench.errors import BenchError, ConflictingResultError
+from bench.outcome import Flag, Outcome
+from bench.spec import CellSpec, key_of
+from bench.store import Store
+from bench.store.schema import Base
+
+
+def outcome(n: int, seed: int = 0, draws: int = 1) -> Outcome:
+    random = np.random.default_rng(seed)
+    clean = random.random((n, draws)) < 0.9
+    last = random.random((n, draws)) < 0.5
+    margins = [random.normal(size=n).astype(np.float32) for _ in range(2)]
+    return Outcome(clean, last, last & (random.random((n, draws)) < 0.8), *margins, np.zeros(n, np.uint8))
+
+
+def prepared(store: Store, *cells: CellSpec) -> int:
+    run = store.begin_run({"version": "test"})
+    for cell in cells:
+        store.record_weights(cell.weights, "0" * 64, {}, [], None, run)
+        store.begin_cell(cell, run)
+    return run
+
+
+def test_rates_are_those_of_the_stored_outcomes(store: Store) -> None:
+    cell = make_cell(draws=3)
+    prepared(store, cell)
+    parts = [outcome(128, 1, 3), outcome(128, 2, 3), outcome(44, 3, 3)]
+    for start, part in zip((0, 128, 256), parts, strict=True):
+        store.add_chunks(start, {cell: part}, 10, 5, 1.0)
+    row = store.finish_cell(cell)
+    whole = Outcome.concatenate(parts)
+    assert row.summary is not None
+    assert row.summary.clean.value == pytest.approx(whole.clean.mean())
+    assert row.summary.robust.value == pytest.approx((whole.clean & whole.last).mean())
+    assert row.summary.robust_any.value == pytest.approx((whole.clean & whole.last & whole.best).mean())
+    flipped = (whole.clean & ~whole.last).sum() / whole.clean.sum()
+    assert row.summary.attack_success.value == pytest.approx(flipped)
+    assert row.summary.worst_draw.hits == (whole.clean & whole.last).all(1).sum()
+    assert (row.forwards, row.backwards, row.seconds, row.verdict) == (30, 15, 3.0, "ok")
+    read = store.outcome(row.key)
+    assert read is not None
+    assert read.pack() == whole.pack()
+
+
+def test_the_same_chunk_twice_changes_nothing(store: Store) -> None:
+    cell = make_cell()
+    prepared(store, cell)
+    for _ in range(2):
+        store.add_chunks(0, {cell: outcome(128)}, 10, 5, 1.0)
+    assert store.cells()[0].forwards == 10
+
+
+def test_a_different_second_result_is_an_error_that_shows_both_and_keeps_the_first(store: Store) -> None:
+    cell = make_cell()
+    prepared(store, cell)
+    first, second = outcome(128, 0), outcome(128, 1)
+    store.add_chunks(0, {cell: first}, 10, 5, 1.0)
+    with pytest.raises(ConflictingResultError, match=f"robust {first.robust_last.mean():.4f} stored.*nothing was"):
+        store.add_chunks(0, {cell: second}, 10, 5, 1.0)
+    read = store.outcome(key_of(cell))
+    assert read is not None
+    assert read.pack() == first.pack()
+
+
+def test_a_chunk_is_stored_for_all_cells_of_a_run_or_for_none(store: Store) -> None:
+    known, unknown = make_cell(7), make_cell(40)
+    prepared(store, known)
+    with pytest.raises(BenchError, match="FOREIGN KEY"):
+        store.add_chunks(0, {known: outcome(128), unknown: outcome(128)}, 10, 5, 1.0)
+    assert store.outcome(key_of(known)) is None
+
+
+def test_an_unfinished_cell_cannot_be_summarised(store: Store) -> None:
+    cell = make_cell()
+    prepared(store, cell)
+    store.add_chunks(0, {cell: outcome(128)}, 10, 5, 1.0)
+    with pytest.raises(BenchError, match="has 128 of 300 images"):
+        store.finish_cell(cell)
+    assert store.begin_cell(cell, 1) == frozenset({0})
+    assert not store.done([key_of(cell)])
+
+
+@pytest.mark.parametrize("flag", [Flag.NAN, Flag.OUTSIDE])
+def test_nan_or_a_broken_budget_makes_a_cell_invalid(store: Store, flag: Flag) -> None:
+    cell = make_cell(n=128)
+    prepared(store, cell)
+    flags = np.zeros(128, np.uint8)
+    flags[5] = flag
+    store.add_chunks(0, {cell: replace(outcome(128), flags=flags)}, 1, 1, 1.0)
+    row = store.finish_cell(cell)
+    assert row.verdict == "invalid"
+    assert row.flags == {flag.name: 1}
+
+
+def test_weights_that_changed_under_one_key_are_refused(store: Store) -> None:
+    run = prepared(store, make_cell())
+    store.record_weights("train:abc", "0" * 64, {}, [], None, run)
+    with pytest.raises(ConflictingResultError, match="another device or library version"):
+        store.record_weights("train:abc", "1" * 64, {}, [], None, run)
+
+
+def test_a_failed_cell_keeps_its_error_and_starts_again(store: Store) -> None:
+    cell = make_cell()
+    run = prepared(store, cell)
+    store.fail_cell(cell, "attack failed: boom")
+    assert (store.cells()[0].status, store.cells()[0].error) == ("failed", "attack failed: boom")
+    store.begin_cell(cell, run)
+    assert store.cells()[0].status == "running"
+
+
+def test_cells_are_found_by_the_beginning_of_their_key(store: Store) -> None:
+    cells = make_cell(7), make_cell(40)
+    prepared(store, *cells)
+    assert store.cell(key_of(cells[0])[:10]).key == key_of(cells[0])
+    for prefix, message in (("zz", "no stored cell"), ("", "several"), ("%", "no stored cell")):
+        with pytest.raises(BenchError, match=message):
+            store.cell(prefix)
+
+
+def write_many(path: Path, worker: int) -> None:
+    opened = Store(path)
+    cell = make_cell(steps=worker + 1, n=128 * 12)
+    run = opened.begin_run({"worker": worker})
+    opened.record_weights(cell.weights, "0" * 64, {}, [], None, run)
+    opened.begin_cell(cell, run)
+    for chunk in range(12):
+        opened.add_chunks(128 * chunk, {cell: outcome(128, chunk)}, 1, 1, 1.0)
+    opened.finish_cell(cell)
+
+
+def test_eight_processes_create_and_write_one_file_without_losing_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "bench.sqlite"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=write_many, args=(path, number)) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    rows = Store(path).cells(status="done")
+    assert len(rows) == 8
+    assert {row.forwards for row in rows} == {12}
+
+
+def test_a_reader_is_not_blocked_by_an_open_writer(store: Store) -> None:
+    prepared(store, make_cell())
+    with store._write() as session:
+        session.execute(sa.text("UPDATE cells SET error = 'x'"))
+        assert store.cells()[0].error is None
+
+
+def test_migrations_build_exactly_the_declared_tables(store: Store) -> None:
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_write_ahead_log_and_foreign_keys_are_on(store: Store) -> None:
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    with pytest.raises(BenchError, match="FOREIGN KEY"), store._write() as session:
+        session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00')"))
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bench.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(BenchError, match="9999.*upgrade bench"):
+        Store(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>" * 500, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bench.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(BenchError, match=r"bench\.sqlite.*: (it is|another|the)|not a database|malformed"):
+        Store(path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_made_names_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match="--results"):
+        Store(tmp_path / "file" / "bench.sqlite")
+
+
+def test_a_database_cut_off_by_a_crash_keeps_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "bench.sqlite"
+    live = Store(path)
+    cell = make_cell()
+    prepared(live, cell)
+    live.add_chunks(0, {cell: outcome(128)}, 1, 1, 1.0)
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for file in tmp_path.glob("bench.sqlite*"):
+        shutil.copy(file, crashed)
+    live.close()
+    read = Store(crashed / "bench.sqlite").outcome(key_of(cell))
+    assert read is not None
+    assert read.n == 128
