@@ -1,18 +1,15 @@
 """What several test folders share: a tiny dataset and the command line as a user runs it."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support import Run, environment
 
 torch.set_num_threads(1)
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +26,6 @@ def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "tiny.npz"
     np.savez(path, **arrays, class_names=np.array(["edge", "middle"]))
     return path
-
-
-def environment() -> dict[str, str]:
-    """The environment of a child process: this checkout importable, one thread."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     )
     for name in ("defense", "seed", "attack", "eps"):
         table.add_column(name)
-    for name in ("clean accuracy", "n", "robust accuracy", "any iterate", "n", "attack success", "n", "verdict"):
+    for name in ("clean accuracy", "robust accuracy", "any iterate", "n", "attack success", "of", "verdict"):
         table.add_column(name, justify="right")
     table.add_column("key")
     for row in report.rows:
@@ -67,7 +67,6 @@ def _cells_of(row: CellRow) -> list[str]:
         row.attack,
         eps,
         percent(s.clean),
-        str(s.clean.n),
         percent(s.robust),
         percent(s.robust_any),
         str(s.robust.n),

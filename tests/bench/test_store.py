@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from conftest import make_cell
+from support import make_cell
 
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
@@ -183,7 +183,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(BenchError, match="9999.*upgrade bench"):
+    with pytest.raises(BenchError, match=r"9999.*upgrade bench"):
         Store(path)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_held_out_images_are_never_trained_on(data: Dataset, tmp_path: Path) -> 
 
 def test_a_diverged_run_says_so_and_leaves_no_checkpoint(data: Dataset, tmp_path: Path) -> None:
     spec, defense = job(data, "vanilla", replace(RECIPE, lr=1e30))
-    with pytest.raises(BenchError, match="diverged.*lower --lr"):
+    with pytest.raises(BenchError, match=r"diverged.*lower --lr"):
         train(spec, defense, data, tmp_path, device=CPU)
     assert load_trained(spec, tmp_path, CPU) is None
 
@@ -107,7 +108,7 @@ def test_a_damaged_resume_state_names_the_mend(data: Dataset, tmp_path: Path) ->
     spec, defense = job(data, "vanilla")
     path = tmp_path / f"{key_of(spec)[:16]}.resume.safetensors"
     path.write_bytes(b"{half")
-    with pytest.raises(BenchError, match="Delete .* to train from the start"):
+    with pytest.raises(BenchError, match=r"Delete .* to train from the start"):
         train(spec, defense, data, tmp_path, device=CPU)
 
 
@@ -135,7 +136,7 @@ def test_learning_rate_is_half_a_cosine() -> None:
     rates = [cosine_lr(RECIPE, update, 100) for update in range(100)]
     assert rates[0] == RECIPE.lr
     assert rates[50] == pytest.approx(RECIPE.lr / 2)
-    assert all(a > b > 0 for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b > 0 for a, b in pairwise(rates))
     assert rates[99] == pytest.approx(0.5 * RECIPE.lr * (1 + math.cos(0.99 * math.pi)))
 
 

@@ -1,0 +1,232 @@
+"""The command line as a user meets it, in subprocesses."""
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import Run
+
+
+def cells(output: str) -> list[dict[str, object]]:
+    return json.loads(output)["cells"]
+
+
+def test_help_names_every_command_and_each_explains_itself(bench: Run) -> None:
+    text = bench("--help").stdout
+    for command in ("run", "plan", "ls", "show", "table"):
+        assert re.search(rf"\b{command}\b", text)
+        assert "Usage: bench" in bench(command, "--help").stdout
+
+
+def test_a_run_ends_with_a_table_and_the_second_time_answers_from_the_store(
+    bench: Run, tiny_run: list[str], tmp_path: Path
+) -> None:
+    arguments = [*tiny_run, "-d", "tgo", "-a", "pgd3"]
+    first = bench(*arguments)
+    assert first.returncode == 0, first.stderr
+    for expected in ("clean accuracy", "robust accuracy", "attack success", "95% Wilson", "bench.sqlite", "bench show"):
+        assert expected in first.stdout
+    assert "1 computed now" in first.stdout
+    assert "epoch   1/1" in first.stderr
+    second = bench(*arguments)
+    assert "all answered from the store" in second.stdout
+    assert "nothing to compute" in second.stderr
+    assert "training" not in second.stderr
+
+    def table_of(text: str) -> str:
+        return next(line for line in text.splitlines() if line.lstrip().startswith("tgo"))
+
+    assert table_of(first.stdout) == table_of(second.stdout)
+    assert (tmp_path / "results" / "bench.sqlite").exists()
+
+
+def test_a_matrix_computes_only_what_is_missing(bench: Run, tiny_run: list[str]) -> None:
+    bench(*tiny_run, "-d", "vanilla", "-a", "fgsm")
+    plan = json.loads(bench("plan", *tiny_run[1:], "-d", "vanilla,mc", "-a", "fgsm,pgd3", "--json").stdout)
+    assert [cell["stored"] for cell in plan["cells"]] == [True, False, False, False]
+    assert [cell["trained"] for cell in plan["cells"]] == [True, True, False, False]
+    assert plan["seconds"] > 0
+    run = json.loads(bench(*tiny_run, "-d", "vanilla,mc", "-a", "fgsm,pgd3", "--json").stdout)
+    assert run["computed"] == 3
+    assert [(c["defense"], c["attack"]) for c in run["cells"]] == [
+        (d, a) for d in ("vanilla", "mc") for a in ("fgsm", "pgd3")
+    ]
+    assert [cell["key"] for cell in run["cells"]] == [cell["key"] for cell in plan["cells"]]
+
+
+def test_a_plan_computes_and_creates_nothing(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    result = bench("plan", *tiny_run[1:], "-d", "tgo", "-a", "pgd3,pgd5")
+    assert "train, attack" in result.stdout
+    assert "on this machine" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stored_results_are_shown_listed_and_tabled(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    run = cells(bench(*tiny_run, "-d", "vanilla,nlif", "-a", "fgsm,pgd3,clean", "--json").stdout)
+    listed = json.loads(bench("ls", "runs", "--json").stdout)
+    assert {cell["key"] for cell in listed} == {cell["key"] for cell in run}
+    key = str(run[1]["key"])
+    shown = json.loads(bench("show", key[:12], "--samples", "--json").stdout)
+    robust = np.mean([sample["robust"] for sample in shown["samples"]])
+    assert robust == pytest.approx(shown["robust"]["value"])
+    assert shown["provenance"]["command"].startswith("bench run --dataset")
+    assert shown["weights"]["sha256"]
+    assert key in bench("show", key[:12]).stdout
+    table = bench("table", "--format", "csv", "-o", "out.csv")
+    assert table.returncode == 0, table.stderr
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3
+    for form in ("text", "md", "json"):
+        assert "vanilla" in bench("table", "--format", form).stdout
+
+
+def test_clean_accuracy_is_the_same_beside_every_attack(bench: Run, tiny_run: list[str]) -> None:
+    run = cells(bench(*tiny_run, "-d", "tgo", "-a", "clean,fgsm,rfgsm,pgd3", "--json").stdout)
+    assert len({json.dumps(cell["clean"]) for cell in run}) == 1
+    assert run[0]["robust"]["value"] == run[0]["clean"]["value"]  # type: ignore[index]
+    assert run[0]["attack_success"]["value"] == 0  # type: ignore[index]
+
+
+def test_several_budgets_and_seeds_make_a_grid(bench: Run, tiny_run: list[str]) -> None:
+    arguments = ["plan", *tiny_run[1:], "-a", "pgd3", "--eps", "2/255,4/255", "--seed", "0", "--seed", "1", "--json"]
+    plan = json.loads(bench(*arguments).stdout)
+    assert [(c["seed"], c["eps"]) for c in plan["cells"]] == [(0, "2/255"), (0, "4/255"), (1, "2/255"), (1, "4/255")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "-a", "pdg40"], "did you mean 'pgd'"),
+        (["run", "-d", "tgoo"], "did you mean 'tgo'"),
+        (["run", "--dataset", "digit"], "did you mean 'digits'"),
+        (["run", "--model", "wrn16"], "did you mean 'wrn16-4'"),
+        (["run", "--eps", "8"], "did you mean 8/255"),
+        (["run", "-a", "pgd-5"], "at least 1"),
+        (["run", "-n", "501"], "in [1, 500]"),
+        (["run", "--epochs", "0"], "--epochs must be at least 1"),
+        (["run", "--train-size", "50"], "held out"),
+        (["run", "--device", "tpu9"], "try --device cpu"),
+        (["run", "--preset", "table9"], "choose from table1"),
+        (["run", "--weights", "none.safetensors"], "none.safetensors"),
+        (["run", "--weights", "w.safetensors", "-d", "at,tgo"], "is one network"),
+        (["run", "--plugin", "none.py"], "none.py"),
+        (["show", "abc"], "there is no store"),
+        (["table"], "there is no store"),
+        (["ls", "defence"], "did you mean 'defenses'"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_mend_and_leaves_nothing_behind(
+    bench: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = bench(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def trained(bench: Run, tiny_run: list[str], tmp_path: Path) -> Path:
+    assert bench(*tiny_run, "-d", "vanilla", "-a", "fgsm").returncode == 0
+    (path,) = (tmp_path / "results" / "checkpoints").glob("*.safetensors")
+    return path
+
+
+def test_given_weights_are_attacked_as_they_are(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    weights = trained(bench, tiny_run, tmp_path)
+    given = cells(bench(*tiny_run, "-a", "fgsm", "--weights", weights, "--json").stdout)
+    own = cells(bench(*tiny_run, "-d", "vanilla", "-a", "fgsm", "--json").stdout)
+    assert given[0]["robust"] == own[0]["robust"]
+    assert str(given[0]["weights_key"]).startswith("file:")
+
+
+def test_weights_of_another_architecture_are_refused(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    weights = trained(bench, tiny_run, tmp_path)
+    result = bench("run", "--dataset", "digits", "-a", "fgsm", "--weights", weights)
+    assert "another architecture" in result.stderr
+    assert result.returncode != 0
+
+
+def test_hostile_weights_do_not_run(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Bomb()))
+    result = bench(*tiny_run, "--weights", "w.safetensors")
+    assert "pickle" in result.stderr
+    assert result.returncode == 2
+    assert not (tmp_path / "ran").exists()
+
+
+PLUGIN = """
+import torch
+from bench import register
+from models.cnn import cnn_small
+
+class Leaky(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.last = net, 0.0
+    def forward(self, x):
+        logits = self.net(x) + self.last
+        self.last = logits.detach().mean()
+        return logits
+
+@register.model("leaky")
+def leaky(**spec):
+    return Leaky(cnn_small(**spec))
+
+@register.model("nan")
+def nan(**spec):
+    net = cnn_small(**spec)
+    net.readout.register_forward_hook(lambda m, i, o: o if net.training else o * float("nan"))
+    return net
+
+@register.attack("rude")
+def rude(model, x, y, threat, *, rng):
+    raise RuntimeError("no")
+
+@register.attack("cheat")
+def cheat(model, x, y, threat, *, rng):
+    return 1 - x
+"""
+
+
+@pytest.mark.parametrize(("model", "message"), [("leaky", "leaks state"), ("nan", "NaN or infinite logits")])
+def test_an_unsound_model_is_reported_and_not_measured(
+    bench: Run, tiny_npz: Path, tmp_path: Path, model: str, message: str
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    result = bench("run", "--plugin", "mine.py", "--dataset", tiny_npz, "--model", model, "--epochs", "1", "-a", "fgsm")
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert json.loads(bench("ls", "runs", "--json").stdout) == []
+
+
+def test_a_failing_attack_does_not_stop_the_others_and_a_cheating_one_is_invalid(
+    bench: Run, tiny_run: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    result = bench(*tiny_run, "--plugin", "mine.py", "-a", "rude,cheat,fgsm", "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert {cell["attack"]: cell["verdict"] for cell in report["cells"]} == {"cheat": "invalid", "fgsm": "ok"}
+    assert "RuntimeError: no" in report["failures"][0]
+    failed = [cell for cell in json.loads(bench("ls", "runs", "--json").stdout) if cell["status"] == "failed"]
+    assert [cell["attack"] for cell in failed] == ["rude"]
+    assert "cheat" not in bench("table").stdout.splitlines()[1]
+
+
+def test_a_results_folder_that_cannot_be_written_is_named_before_training(
+    bench: Run, tiny_run: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = bench(*tiny_run, "-a", "fgsm", "--results", "file")
+    assert result.returncode == 2
+    assert "--results" in result.stderr
+    assert "training" not in result.stderr

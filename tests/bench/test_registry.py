@@ -1,0 +1,93 @@
+"""Names: built-in, from packages, from files; never guessed, never run unasked."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.errors import BenchError
+from bench.registry import ATTACKS, DEFENSES, KINDS, Registry, load_plugin
+
+
+def test_a_taken_name_is_refused_with_its_owner() -> None:
+    registry = Registry("defense", {"at": "defenses.at:at"})
+    with pytest.raises(BenchError, match=r"already registered by .*defenses/at\.py:\d+"):
+        registry.add("at", object())
+
+
+@pytest.mark.parametrize("name", ["a+b", "a:b", "a,b", "a b", ""])
+def test_a_name_the_command_line_could_not_say_is_refused(name: str) -> None:
+    with pytest.raises(BenchError, match="letters, digits"):
+        Registry("defense", {}).add(name, object())
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(BenchError, match="unknown defense 'vanila', did you mean 'vanilla'"):
+        DEFENSES.get("vanila")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_built_in_name_loads_and_says_where_it_lives(kind: str) -> None:
+    for name in KINDS[kind].names():
+        entry = KINDS[kind].entry(name)
+        assert entry.load() is not None
+        assert entry.origin()
+        assert entry.fingerprint() == ""
+
+
+def test_a_plug_in_file_runs_once_and_its_code_is_fingerprinted(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from bench import register\n"
+        "@register.attack('stay-put')\n"
+        "def stay(model, x, y, threat, *, rng):\n"
+        "    '''Returns the image.'''\n"
+        "    return x\n"
+    )
+    try:
+        load_plugin(path)
+        load_plugin(path)
+        entry = ATTACKS.entry("stay-put")
+        assert entry.load().summary == "Returns the image."
+        assert entry.origin() == f"{path}:2"
+        before = entry.fingerprint()
+        path.write_text(path.read_text() + "# changed\n")
+        assert entry.fingerprint() != before
+    finally:
+        ATTACKS._entries.pop("stay-put", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_of_that_name", "failed to load: ModuleNotFoundError"),
+        ("def", "failed to load: SyntaxError"),
+        ("from bench import register\nregister.defense('at')(print)", "already registered"),
+    ],
+)
+def test_a_broken_plug_in_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=message):
+        load_plugin(path)
+
+
+def test_a_missing_plug_in_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="does not exist"):
+        load_plugin(tmp_path / "none.py")
+
+
+def test_installed_packages_add_names_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thirdparty_defense.py").write_text(
+        "from defenses import Defense\ndef calm(): return Defense('calm')\n"
+    )
+    info = tmp_path / "thirdparty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bench.defenses]\ncalm = thirdparty_defense:calm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("defense", {})
+    assert "calm" in registry.names()
+    assert "thirdparty_defense" not in sys.modules
+    assert registry.get("calm")().name == "calm"
+    assert registry.entry("calm").fingerprint()
