@@ -148,6 +148,7 @@ _stream: ContextVar[NoiseStream | None] = ContextVar("noise_stream", default=Non
 
 
 def active_noise_stream() -> NoiseStream | None:
+    """The stream of the innermost `noise_stream` block, or None outside of one."""
     return _stream.get()
 
 

@@ -45,4 +45,4 @@ app.command("table")(table.table)
 
 def main() -> None:
     """Entry point of the `bench` command."""
-    app()
+    app(prog_name="bench")

@@ -174,7 +174,7 @@ class Leaky(torch.nn.Module):
         self.net, self.last = net, 0.0
     def forward(self, x):
         logits = self.net(x) + self.last
-        self.last = logits.detach().mean()
+        self.last = logits.detach().abs().max() + 1
         return logits
 
 @register.model("leaky")
