@@ -1,0 +1,57 @@
+"""The README cannot rot: its commands exist, its plug-in runs, its lists are complete."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from support import ROOT, Run
+
+from bench.registry import ATTACKS, DEFENSES, MODELS
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def block(marker: str) -> str:
+    """The fenced block that follows `<!-- marker -->`."""
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", TEXT, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+def test_the_plug_in_shown_runs_as_shown(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_parts.py").write_text(block("file: my_parts.py"))
+    arguments = shlex.split(block("command: plugin"))[1:]
+    result = bench(*arguments, "--dataset", tiny_npz, "--model", "cnn-small", "--epochs", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert [cell["verdict"] for cell in cells] == ["ok"] * 4
+    assert {cell["defense"] for cell in cells} == {"gaussian:sigma=0.2", "gaussian+mc"}
+
+
+@pytest.mark.parametrize("registry", [DEFENSES, ATTACKS, MODELS], ids=lambda registry: registry.kind)
+def test_every_built_in_name_is_described(registry: object) -> None:
+    names = registry.names()  # type: ignore[attr-defined]
+    assert not [name for name in names if f"`{name}`" not in TEXT and f"`{name}K`" not in TEXT]
+
+
+def test_the_commands_shown_are_understood(bench: Run) -> None:
+    for line in block("command: matrix").splitlines():
+        command, *arguments = shlex.split(line)
+        assert command == "bench"
+        if arguments[0] == "run":
+            plan = json.loads(bench("plan", *arguments[1:], "--json").stdout)
+            assert len(plan["cells"]) == 24
+
+
+def test_the_output_shown_is_of_the_command_shown() -> None:
+    shown = block("output: run")
+    row = next(line for line in shown.splitlines() if line.lstrip().startswith("tgo"))
+    assert "pgd40" in row
+    assert re.search(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", row)
+
+
+def test_links_point_at_files() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
