@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from torch.nn import functional
 from attacks.gradients import frozen
 from attacks.pgd import pgd
 from attacks.threat import Threat
-from bench.checkpoint import load_into, load_tensors, save_tensors, write_atomically
+from bench.checkpoint import hash_tensors, load_into, load_tensors, save_tensors, write_atomically
+from bench.data.augmentation import crop_and_flip
 from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError
 from bench.provenance import provenance
@@ -296,8 +297,6 @@ def build_without_rng(spec: Any) -> nn.Module:
 
 def hash_of(model: nn.Module) -> str:
     """SHA-256 of a model's weights and buffers."""
-    from bench.checkpoint import hash_tensors
-
     return hash_tensors(model.state_dict())
 
 
@@ -314,20 +313,6 @@ def cosine_lr(recipe: Recipe, update: int, updates: int) -> float:
     return 0.5 * recipe.lr * (1 + math.cos(math.pi * update / updates))
 
 
-def crop_and_flip(x: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Random crop after zero padding, and random horizontal flip, each image on its own: [N, C, H, W] -> same."""
-    n, _, height, width = x.shape
-    shift = torch.randint(0, 2 * padding + 1, (2, n), generator=generator).to(x.device)
-    flip = (torch.rand(n, generator=generator) < 0.5).to(x.device)
-    rows = torch.arange(height, device=x.device) + shift[0][:, None]
-    columns = torch.arange(width, device=x.device).expand(n, -1)
-    columns = torch.where(flip[:, None], columns.flip(1), columns) + shift[1][:, None]
-    padded = functional.pad(x, (padding,) * 4)
-    images = torch.arange(n, device=x.device)[:, None, None]
-    # Advanced indices around the channel slice put the channels last.
-    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
 def _generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive_key(*parts) % (1 << 63))
 
@@ -337,6 +322,3 @@ def _isolated_rng(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
-
-
-ProgressFactory = Callable[[str], Progress]

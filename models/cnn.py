@@ -1,10 +1,11 @@
 """Small convolutional spiking networks for machines without an accelerator."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor, nn
 
-from models.net import NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet, merged
 
 
 class SpikingCNN(SpikingNet):
@@ -16,7 +17,7 @@ class SpikingCNN(SpikingNet):
         widths: channels of each convolution.
         strides: stride of each convolution.
         neuron: makes one spiking layer.
-        T, mean, std: see `SpikingNet`.
+        **encoding: see `SpikingNet`.
     """
 
     def __init__(
@@ -26,11 +27,9 @@ class SpikingCNN(SpikingNet):
         widths: Sequence[int],
         strides: Sequence[int],
         neuron: NeuronFactory,
-        T: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        **encoding: Unpack[Encoding],
     ) -> None:
-        super().__init__(T, mean, std)
+        super().__init__(**encoding)
         layers = [
             nn.Sequential(nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out))
             for fan_in, fan_out, stride in zip([in_channels, *widths], widths, strides, strict=False)
@@ -51,22 +50,18 @@ class SpikingCNN(SpikingNet):
 def cnn_small(
     num_classes: int,
     in_shape: tuple[int, int, int],
-    T: int,
     neuron: NeuronFactory,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    **encoding: Unpack[Encoding],
 ) -> SpikingCNN:
     """Three spiking convolutions of 32, 64 and 64 channels, strides 1, 2, 1; 56 thousand weights."""
-    return SpikingCNN(num_classes, in_shape[0], (32, 64, 64), (1, 2, 1), neuron, T, mean, std)
+    return SpikingCNN(num_classes, in_shape[0], (32, 64, 64), (1, 2, 1), neuron, **encoding)
 
 
 def cnn_medium(
     num_classes: int,
     in_shape: tuple[int, int, int],
-    T: int,
     neuron: NeuronFactory,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    **encoding: Unpack[Encoding],
 ) -> SpikingCNN:
     """Three spiking convolutions of 32, 64 and 128 channels, strides 2, 2, 2; for colour images on a CPU."""
-    return SpikingCNN(num_classes, in_shape[0], (32, 64, 128), (2, 2, 2), neuron, T, mean, std)
+    return SpikingCNN(num_classes, in_shape[0], (32, 64, 128), (2, 2, 2), neuron, **encoding)

@@ -1,6 +1,7 @@
 """What every spiking network here shares: normalisation, direct encoding, the time loop, the readout."""
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,14 @@ from models.neurons import LIF, spiking_layers
 from models.random import active_noise_stream
 
 NeuronFactory = Callable[[], LIF]
+
+
+class Encoding(TypedDict):
+    """How pixels enter a network; the keyword arguments of `SpikingNet`."""
+
+    T: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def merged(module: nn.Module, x: Tensor) -> Tensor:
@@ -36,7 +45,7 @@ class SpikingNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, T: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, *, T: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         if T < 1:
             raise ValueError(f"T must be at least 1, got {T}")

@@ -1,8 +1,10 @@
 """Spiking VGG-11 in the form that the SNN-robustness literature uses (SNN-RAT, models/VGG.py)."""
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
-from models.net import NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet, merged
 
 _LAYOUT: tuple[int | str, ...] = (64, "A", 128, 256, "A", 512, 512, 512, "A", 512, 512)
 
@@ -16,7 +18,8 @@ class VGG11(SpikingNet):
     Args:
         num_classes: K.
         in_shape: (C, H, W); H and W divisible by 8.
-        T, neuron, mean, std: see `SpikingNet`.
+        neuron: makes one spiking layer.
+        **encoding: see `SpikingNet`.
 
     Raises:
         ValueError: an image size that three poolings do not divide.
@@ -26,12 +29,10 @@ class VGG11(SpikingNet):
         self,
         num_classes: int,
         in_shape: tuple[int, int, int],
-        T: int,
         neuron: NeuronFactory,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        **encoding: Unpack[Encoding],
     ) -> None:
-        super().__init__(T, mean, std)
+        super().__init__(**encoding)
         channels, height, width = in_shape
         if height % 8 or width % 8:
             raise ValueError(f"vgg11 pools three times and needs sides divisible by 8, got {height}x{width}")

@@ -1,9 +1,11 @@
 """Spiking WRN-16-4 in the form that the SNN-robustness literature uses (SNN-RAT, models/WideResNet.py)."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from models.net import NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet, merged
 
 
 class ConvexCombination(nn.Module):
@@ -44,19 +46,18 @@ class WRN16x4(SpikingNet):
     Args:
         num_classes: K.
         in_shape: (C, H, W); H and W divisible by 4.
-        T, neuron, mean, std: see `SpikingNet`.
+        neuron: makes one spiking layer.
+        **encoding: see `SpikingNet`.
     """
 
     def __init__(
         self,
         num_classes: int,
         in_shape: tuple[int, int, int],
-        T: int,
         neuron: NeuronFactory,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        **encoding: Unpack[Encoding],
     ) -> None:
-        super().__init__(T, mean, std)
+        super().__init__(**encoding)
         self.stem = nn.Conv2d(in_shape[0], 16, 3, 1, 1, bias=False)
         widths = (16, 64, 64, 128, 128, 256, 256)
         strides = (1, 1, 2, 1, 2, 1)

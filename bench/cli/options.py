@@ -1,15 +1,18 @@
 """The options that several commands share, and what they mean together."""
 
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.plan import Request
+    from bench.plan import Plan, Request
     from bench.store import Store
 
 _WHAT, _PROTOCOL, _TRAINING, _WHERE = "What", "Protocol", "Training", "Where"
@@ -175,36 +178,58 @@ def load_plugins(paths: list[Path] | None) -> None:
         load_plugin(path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Matrix:
     """The options of `run` and `plan`, as typed."""
 
-    defenses: list[str] | None
-    attacks: list[str] | None
-    dataset: str | None
-    model: str | None
-    preset: str | None
-    weights: Path | None
-    eps: list[str] | None
-    norm: str
-    alpha: str | None
-    restarts: int | None
-    random_start: bool | None
-    attack_surrogate: str | None
-    count: int | None
-    draws: int | None
-    attack_seed: int
-    seeds: list[int] | None
-    T: int
-    decay: float
-    surrogate: str
-    epochs: int | None
-    batch_size: int | None
-    lr: float | None
-    train_size: int | None
+    defenses: Defenses = None
+    attacks: Attacks = None
+    dataset: DatasetName = None
+    model: ModelName = None
+    preset: Preset = None
+    weights: Weights = None
+    plugins: Plugins = None
+    eps: Eps = None
+    norm: NormName = "linf"
+    alpha: Alpha = None
+    restarts: Restarts = None
+    random_start: RandomStart = None
+    attack_surrogate: AttackSurrogate = None
+    count: Count = None
+    draws: Draws = None
+    attack_seed: AttackSeed = 0
+    seeds: Seeds = None
+    T: Steps = 4
+    decay: Decay = 0.5
+    surrogate: SurrogateName = "triangular"
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    lr: LearningRate = None
+    train_size: TrainSize = None
+    data_dir: DataDir = DEFAULT_DATA
+    results: Results = DEFAULT_RESULTS
+    store: StoreTarget = None
+    device: Device = "auto"
+    threads: Threads = None
+    as_json: AsJson = False
 
-    def request(self) -> "Request":
-        """The request these options make, on top of the preset's."""
+    def plan(self) -> "Plan":
+        """Resolve these options completely; computes and writes nothing.
+
+        Raises:
+            BenchError: a mistake in the options.
+        """
+        from bench.plan import make_plan
+
+        load_plugins(self.plugins)
+        return make_plan(self._request(), self.checkpoints, self.data_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of trained weights."""
+        return self.results / "checkpoints"
+
+    def _request(self) -> "Request":
         from bench.plan import Request
         from bench.presets import preset
 
@@ -239,9 +264,21 @@ class Matrix:
         )
 
 
-def checkpoints_in(results: Path) -> Path:
-    """The folder of trained weights."""
-    return results / "checkpoints"
+def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
+    """Give a command every field of `Matrix` as an option."""
+
+    @functools.wraps(command)
+    def wrapper(**typed: Any) -> None:
+        command(Matrix(**typed))
+
+    hints = get_type_hints(Matrix, include_extras=True)
+    parameters = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(Matrix)
+    ]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = hints
+    return wrapper
 
 
 def open_store(results: Path, store: str | None) -> "Store":

@@ -1,4 +1,4 @@
-"""What a dataset is, and the one door through which all of them come in."""
+"""What a dataset is, and what it must hold to be one."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.registry import DATASETS
 from bench.spec import Recipe
 
 
@@ -115,24 +114,6 @@ class DatasetSource:
     load: Callable[[Path], Dataset]
     summary: str
     protocol: Protocol
-
-
-def load_dataset(name: str, data_dir: Path) -> Dataset:
-    """Load a dataset by registered name, or a user's own by the path of its `.npz` file.
-
-    Args:
-        name: for example `digits`, `cifar10`, `my/data.npz`.
-        data_dir: where downloaded datasets are kept.
-
-    Raises:
-        BenchError: unknown name, missing or damaged file, or tensors that break the contract of `Dataset`.
-    """
-    if name.endswith(".npz"):
-        from bench.data.npz import load_npz
-
-        return load_npz(Path(name))
-    source: DatasetSource = DATASETS.get(name)
-    return source.load(data_dir)
 
 
 def _check(name: str, part: str, x: Tensor, y: Tensor, num_classes: int) -> None:

@@ -9,8 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.estimate import Estimate
 from bench.outcome import Flag, Outcome
-from bench.plan import Estimate, Plan
+from bench.plan import Plan
 from bench.scheduler import Report
 from bench.spec import key_of
 from bench.statistics import Rate
@@ -93,13 +94,13 @@ def verdict(row: CellRow) -> str:
     return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
 
 
-def next_commands(plan: Plan, report: Report, results: Path) -> None:
+def next_commands(report: Report, results: Path) -> None:
     """Commands worth trying after this run."""
     if not report.rows:
         return
     row = report.rows[-1]
     folder = "" if str(results) == "results" else f" --results {shlex.quote(str(results))}"
-    source = "" if plan.dataset.name == "digits" else " --dataset ..."
+    source = "" if row.dataset == "digits" else f" --dataset {shlex.quote(row.dataset)}"
     lines = [
         f"bench show {row.key[:KEY_LENGTH]}{folder}",
         f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{source}{folder}",
@@ -111,7 +112,7 @@ def next_commands(plan: Plan, report: Report, results: Path) -> None:
         console.print(f"  {line}", soft_wrap=True)
 
 
-def results_json(plan: Plan, report: Report, store: str) -> dict[str, Any]:
+def results_json(report: Report, store: str) -> dict[str, Any]:
     """A run's results for programs."""
     return {
         "store": store,

@@ -15,7 +15,7 @@ from models.neurons import NeuronSpec
 
 
 def network(classes: int = 3) -> torch.nn.Module:
-    return cnn_small(classes, (1, 8, 8), 2, NeuronSpec().build, (0.5,), (0.5,))
+    return cnn_small(classes, (1, 8, 8), NeuronSpec().build, T=2, mean=(0.5,), std=(0.5,))
 
 
 def test_saved_weights_come_back_bit_for_bit_with_their_metadata(tmp_path: Path) -> None:

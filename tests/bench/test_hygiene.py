@@ -12,6 +12,10 @@ from models.neurons import NeuronSpec
 X = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def network(neuron: NeuronSpec) -> nn.Module:
+    return cnn_small(3, (1, 8, 8), neuron.build, T=4, mean=(0.5,), std=(0.5,))
+
+
 class Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class PerStep(Linear):
 @pytest.mark.parametrize("kind", ["lif", "nlif"])
 def test_a_sound_network_passes(kind: str) -> None:
     params = (("noise_var", 0.4),) if kind == "nlif" else ()
-    check_model(cnn_small(3, (1, 8, 8), 4, NeuronSpec(kind, params=params).build, (0.5,), (0.5,)), X, 3)
+    check_model(network(NeuronSpec(kind, params=params)), X, 3)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_an_unsound_network_is_refused(model: type[nn.Module], message: str) -> 
 
 
 def test_the_check_leaves_modes_and_generator_alone() -> None:
-    model = cnn_small(3, (1, 8, 8), 4, NeuronSpec().build, (0.5,), (0.5,)).train()
+    model = network(NeuronSpec()).train()
     state = torch.get_rng_state()
     check_model(model, X, 3)
     assert model.training

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from bench.data import Dataset, load_dataset
+from bench.data.augmentation import crop_and_flip
 from bench.errors import BenchError
 from bench.resolve import parse_defense
 from bench.spec import ModelSpec, Recipe, TrainSpec, key_of
-from bench.training import EpochLog, Progress, cosine_lr, crop_and_flip, load_trained, train
+from bench.training import EpochLog, Progress, cosine_lr, load_trained, train
 from defenses.base import Defense, Setting
 from models.neurons import NeuronSpec
 
