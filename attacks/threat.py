@@ -55,3 +55,11 @@ def parse_eps(text: str) -> Fraction:
     if eps < 0:
         raise ValueError(f"eps must not be negative, got {text}")
     return eps
+
+
+def format_eps(eps: Fraction) -> str:
+    """eps as people write it, readable by `parse_eps`: 0.15, or in 255ths, or as the fraction that it is."""
+    decimal = f"{float(eps):g}"
+    if Fraction(decimal) == eps:
+        return decimal
+    return f"{eps * 255}/255" if (eps * 255).denominator == 1 else str(eps)

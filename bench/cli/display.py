@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from attacks.threat import format_eps
 from bench.plan import Plan, TrainJob
 from bench.scheduler import Listener
 from bench.spec import CellSpec
@@ -62,8 +63,11 @@ class Display(Listener):
     def training(self, job: TrainJob) -> TrainingListener:
         spec = job.spec
         epochs = spec.recipe.epochs
+        held_out = "; accuracies on held-out training images" if spec.recipe.holdout else ""
         self.console.print(
-            f"training {spec.defense_name} (seed {spec.seed}): {spec.model.name} on {spec.dataset}, {epochs} epochs"
+            f"training {spec.defense_name} (seed {spec.seed}): "
+            f"{spec.model.name} on {spec.dataset}, {epochs} epochs{held_out}",
+            soft_wrap=True,
         )
         self._start(f"train {spec.defense_name}", epochs)
         return _TrainingProgress(self, epochs)
@@ -78,7 +82,9 @@ class Display(Listener):
         names = ", ".join(c.attack.name for c in cells)
         already = sum(min(CHUNK, cell.n - start) for start in done)
         resumed = f", {already} of {cell.n} images already done" if already else ""
-        self.console.print(f"attacking {cell.defense_name} with {names} at eps {cell.attack.eps}{resumed}")
+        self.console.print(
+            f"attacking {cell.defense_name} with {names} at eps {format_eps(cell.attack.eps)}{resumed}", soft_wrap=True
+        )
         self._start(f"{cell.defense_name} / {names}", cell.n, already)
 
     def attacked(self, images: int, robust: int) -> None:
@@ -90,17 +96,18 @@ class Display(Listener):
 
     def failed(self, what: str, error: str) -> None:
         self._stop()
-        self.console.print(f"[red]failed[/red] {what}: {error}")
+        self.console.print(f"[red]failed[/red] {what}: {error}", soft_wrap=True)
 
     def advance(self, amount: float, note: str) -> None:
         if self.task is not None:
             self.bars.update(self.task, advance=amount, note=note)
 
     def epoch_line(self, log: EpochLog, epochs: int) -> None:
-        quick = "" if math.isnan(log.clean) else f"  held-out clean {log.clean:6.1%}  pgd7 {log.robust:6.1%}"
+        quick = "" if math.isnan(log.clean) else f"  clean {log.clean:6.1%}  pgd7 {log.robust:6.1%}"
         self.console.print(
             f"  epoch {log.epoch:>3}/{epochs}  loss {log.loss:.3f}  penalty {log.penalty:.3f}{quick}"
-            f"  {log.images_per_second:,.0f} images/s"
+            f"  {log.images_per_second:,.0f} images/s",
+            soft_wrap=True,
         )
         if log.epoch == epochs:
             self._stop()

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import pandas as pd
 
-from bench.report.results import make_table, percent, short_number
+from attacks.threat import format_eps
+from bench.registry import ATTACKS, DEFENSES
+from bench.report.results import make_table, percent
 from bench.statistics import Rate
 from bench.store import CellRow
 
@@ -37,26 +40,48 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     """
     several_eps = len({(row.norm, row.eps) for row in rows}) > 1
     places: dict[tuple[object, ...], dict[str, Rate]] = {}
-    columns: dict[str, None] = {"clean": None}
+    columns: dict[str, tuple[object, ...]] = {}
     hidden = 0
     for row in rows:
         if row.summary is None or row.verdict == "invalid":
             hidden += 1
             continue
-        label = row.attack + (f" {row.norm} {short_number(row.eps)}" if several_eps else "")
+        label = row.attack + (f" {row.norm} {format_eps(Fraction(row.eps))}" if several_eps else "")
         place = (row.dataset, row.model, row.defense, row.seed, row.n, row.weights_key.split(":")[1][:8])
         line = places.setdefault(place, {})
         line["clean"] = row.summary.clean
         if row.attack == "clean":
             continue
-        columns[label] = None
+        columns[label] = _attack_order(row)
         hidden += label in line
         line[label] = row.summary.robust if iterate == "last" else row.summary.robust_any
-    index = pd.MultiIndex.from_tuples(list(places), names=_PLACE)
+    ordered = sorted(places, key=_place_order)
+    named = ["clean", *sorted(columns, key=lambda label: columns[label])]
     frame = pd.DataFrame(
-        [[line.get(column) for column in columns] for line in places.values()], index=index, columns=list(columns)
+        [[places[place].get(column) for column in named] for place in ordered],
+        index=pd.MultiIndex.from_tuples(ordered, names=_PLACE),
+        columns=named,
     )
     return Matrix(frame, iterate, hidden)
+
+
+def _rank(names: Sequence[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _place_order(place: tuple[object, ...]) -> tuple[object, ...]:
+    """Defenses as the registry lists them, sums after their summands; places equal in that keep their age."""
+    dataset, model, defense, seed, *_ = place
+    known = DEFENSES.names()
+    terms = [term.partition(":")[0] for term in str(defense).split("+")]
+    return dataset, model, len(terms), [_rank(known, term) for term in terms], str(defense), seed
+
+
+def _attack_order(row: CellRow) -> tuple[object, ...]:
+    """Attacks as the registry lists them, then by steps."""
+    attack = row.spec["attack"]
+    rank = _rank(ATTACKS.names(), attack["family"])
+    return rank, attack["family"], attack["steps"], row.norm, Fraction(row.eps), row.attack
 
 
 def render(table: Matrix, form: str) -> str:
@@ -82,8 +107,9 @@ def render(table: Matrix, form: str) -> str:
             return tidy.to_csv(index=False, float_format="%.6f").rstrip()
         return json.dumps(tidy.to_dict("records"), indent=1)
     written = frame.map(lambda rate: percent(rate) if rate is not None else "-").reset_index()
-    # A column with one value everywhere belongs in the caption.
-    constant = [name for name in _PLACE if written[name].nunique() == 1 and name not in ("defense",)]
+    # A column with one value everywhere belongs in the caption; weights only tell apart what is equal otherwise.
+    constant = [name for name in _PLACE[:-1] if written[name].nunique() == 1 and name != "defense"]
+    alike = written.duplicated(list(_PLACE[:-1])).any()
     caption = (
         "Robust accuracy in percent, 95% Wilson interval; "
         + {
@@ -91,11 +117,11 @@ def render(table: Matrix, form: str) -> str:
             "any": "any iterate (every scored iterate must fail)",
         }[table.iterate]
     )
-    facts = ", ".join(f"{name} {written[name].iloc[0]}" for name in constant if name != "weights")
+    facts = ", ".join(f"{name} {written[name].iloc[0]}" for name in constant)
     caption += f". {facts}." if facts else "."
     if table.hidden:
         caption += f" {table.hidden} invalid or superseded cells are left out."
-    written = written.drop(columns=constant)
+    written = written.drop(columns=constant if alike else [*constant, "weights"])
     if form == "md":
         header = "| " + " | ".join(written.columns) + " |"
         rule = "|" + "|".join(" --- " for _ in written.columns) + "|"
@@ -107,9 +133,10 @@ def render(table: Matrix, form: str) -> str:
 def _text(caption: str, written: pd.DataFrame) -> str:
     from rich.console import Console
 
-    table = make_table(caption)
+    table = make_table("")
     for name in written.columns:
-        table.add_column(str(name), justify="left" if name in ("dataset", "model", "defense") else "right")
+        words = name in ("dataset", "model", "defense", "weights")
+        table.add_column(str(name), justify="left" if words else "right", overflow="fold")
     for line in written.itertuples(index=False):
         table.add_row(*(str(value) for value in line))
     console = Console(highlight=False)
@@ -117,4 +144,5 @@ def _text(caption: str, written: pd.DataFrame) -> str:
     printer = Console(width=width, highlight=False)
     with printer.capture() as capture:
         printer.print(table)
-    return capture.get().rstrip()
+    # As a title the caption would be folded to the table's width.
+    return f"{caption}\n\n{capture.get().rstrip()}"

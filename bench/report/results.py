@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from attacks.threat import format_eps
 from bench.estimate import Estimate
 from bench.outcome import Flag, Outcome
 from bench.plan import Plan
@@ -34,20 +36,24 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         return
     first = plan.cells[0]
     answered = f"{report.computed} computed now" if report.computed else "all answered from the store"
+    lines = [_cells_of(row) for row in report.rows]
+    # What is the same in every row belongs above the table, not in it.
+    constant = [name for name in ("seed", "eps") if len({line[name] for line in lines}) == 1]
+    facts = [f"{name} {lines[0][name]}" for name in constant]
     table = make_table(
-        f"{plan.dataset.name} / {first.model.name}, T={first.model.T}, {first.attack.norm}: "
-        f"{len(report.rows)} cells, {answered}"
+        ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", first.attack.norm, *facts])
+        + f": {len(lines)} cell{'s' * (len(lines) > 1)}, {answered}"
     )
-    for name in ("defense", "seed", "attack", "eps"):
-        table.add_column(name)
-    for name in ("clean accuracy", "robust accuracy", "any iterate", "n", "attack success", "of", "verdict"):
-        table.add_column(name, justify="right")
-    table.add_column("key")
-    for row in report.rows:
-        table.add_row(*_cells_of(row))
-    console.print(table)
+    for name in lines[0]:
+        if name not in constant:
+            table.add_column(name, justify="left" if name in _WORDS else "right")
+    for line in lines:
+        table.add_row(*(value for name, value in line.items() if name not in constant))
+    unlimited = console.options.update(max_width=1000)
+    fits = console.measure(table, options=unlimited).maximum <= console.width
+    console.print(table if fits else _tall(str(table.title), report.rows, constant))
     console.print(
-        "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate;\n"
+        "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
         "any iterate: under every iterate scored. Attack success: share of the clean-correct images it flips."
     )
     if any(row.draws > 1 for row in report.rows):
@@ -58,32 +64,50 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     console.print(f"Stored in {store}")
 
 
-def _cells_of(row: CellRow) -> list[str]:
+_WORDS = ("defense", "attack", "key")
+
+
+def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table:
+    """The same cells with one line a rate, for narrow windows."""
+    table = make_table(title)
+    labels = [name for name in ("defense", "seed", "attack", "eps") if name not in constant]
+    for name in labels:
+        table.add_column(name)
+    table.add_column("rate", no_wrap=True)
+    for name in ("%", "95% interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("key, verdict", overflow="fold")
+    for row in rows:
+        s, cell = row.summary, _cells_of(row)
+        assert s is not None
+        rates = {"clean accuracy": s.clean, "robust accuracy": s.robust, "any iterate": s.robust_any}
+        notes = [cell["key"], verdict(row)]
+        for number, (name, rate) in enumerate((rates | {"attack success": s.attack_success}).items()):
+            value, _, interval = percent(rate).partition(" ")
+            first = [cell[label] if number == 0 else "" for label in labels]
+            table.add_row(*first, name, value, interval, str(rate.n), notes[number] if number < len(notes) else "")
+        if row is not rows[-1]:
+            table.add_row()
+    return table
+
+
+def _cells_of(row: CellRow) -> dict[str, str]:
     s = row.summary
     assert s is not None
-    eps = short_number(row.eps)
-    return [
-        row.defense,
-        str(row.seed),
-        row.attack,
-        eps,
-        percent(s.clean),
-        percent(s.robust),
-        percent(s.robust_any),
-        str(s.robust.n),
-        percent(s.attack_success),
-        str(s.attack_success.n),
-        verdict(row),
-        row.key[:KEY_LENGTH],
-    ]
-
-
-def short_number(eps: str) -> str:
-    """3/20 is easier read as 0.15; 8/255 is not easier as anything else."""
-    numerator, _, denominator = eps.partition("/")
-    if not denominator or int(denominator) % 255 == 0 or 255 % int(denominator) == 0:
-        return eps
-    return f"{int(numerator) / int(denominator):g}"
+    return {
+        "defense": row.defense,
+        "seed": str(row.seed),
+        "attack": row.attack,
+        "eps": format_eps(Fraction(row.eps)),
+        "clean accuracy": percent(s.clean),
+        "robust accuracy": percent(s.robust),
+        "any iterate": percent(s.robust_any),
+        "n": str(s.robust.n),
+        "attack success": percent(s.attack_success),
+        "of": str(s.attack_success.n),
+        "verdict": verdict(row),
+        "key": row.key[:KEY_LENGTH],
+    }
 
 
 def verdict(row: CellRow) -> str:
@@ -152,7 +176,7 @@ def print_plan(plan: Plan, estimate: Estimate) -> None:
             state = "stored" if key_of(cell) in plan.stored else "attack" if job.trained else "train, attack"
             table.add_row(
                 cell.defense_name, str(cell.seed), cell.model.name, cell.attack.name,
-                short_number(str(cell.attack.eps)), str(cell.n), str(cell.draws), state, key_of(cell)[:KEY_LENGTH],
+                format_eps(cell.attack.eps), str(cell.n), str(cell.draws), state, key_of(cell)[:KEY_LENGTH],
             )  # fmt: skip
     console.print(table)
     if plan.missing:
@@ -202,8 +226,8 @@ def print_cells(rows: Sequence[CellRow], store: str) -> None:
     for row in rows:
         rates = (percent(row.summary.clean), percent(row.summary.robust)) if row.summary else ("", "")
         table.add_row(
-            row.key[:KEY_LENGTH], row.dataset, row.model, row.defense, str(row.seed), row.attack, short_number(row.eps),
-            str(row.n), row.status if row.status != "done" else verdict(row), *rates,
+            row.key[:KEY_LENGTH], row.dataset, row.model, row.defense, str(row.seed), row.attack,
+            format_eps(Fraction(row.eps)), str(row.n), row.status if row.status != "done" else verdict(row), *rates,
         )  # fmt: skip
     console.print(table)
 
@@ -282,7 +306,7 @@ def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
 
 def make_table(title: str) -> Table:
     """A table in the house style."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", title_style="none", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def make_console() -> Console:

@@ -3,8 +3,11 @@
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attacks import Threat, parse_eps
+from attacks.threat import format_eps
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,23 @@ def test_a_wider_box_admits_a_larger_linf_budget() -> None:
 def test_impossible_threats_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Threat(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [
+        (Fraction(0), "0"),
+        (Fraction(1, 5), "0.2"),
+        (Fraction(3, 20), "0.15"),
+        (Fraction(8, 255), "8/255"),
+        (Fraction(12, 255), "12/255"),
+        (Fraction(1, 7), "1/7"),
+    ],
+)
+def test_eps_is_written_as_people_write_it(eps: Fraction, text: str) -> None:
+    assert format_eps(eps) == text
+
+
+@given(st.one_of(st.fractions(0, 1), st.floats(0, 1).map(Fraction), st.floats(0, 1).map(lambda v: Fraction(repr(v)))))
+def test_what_is_written_reads_back_exactly(eps: Fraction) -> None:
+    assert parse_eps(format_eps(eps)) == eps

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from bench.data import load_dataset
 from bench.data.dataset import pixels, tensor_hash
@@ -36,6 +37,14 @@ def test_digits_are_whole_and_always_split_alike() -> None:
     assert data.test_hash == "f5541abfd8e4d17bc252aeed7187b29325067a18283bb7df843e350d180c485c"
     assert float(data.x_train.max()) == 1
     assert torch.bincount(data.y_test, minlength=10).min() >= 35
+
+
+def test_digits_are_scikit_learn_s() -> None:
+    data, bunch = load_dataset("digits", Path()), load_digits()
+    order = np.random.RandomState(0).permutation(1797)
+    x, y = torch.cat([data.x_train, data.x_test]), torch.cat([data.y_train, data.y_test])
+    assert np.array_equal(x[:, 0].numpy(), (bunch.images[order] / 16).astype(np.float32))
+    assert np.array_equal(y.numpy(), bunch.target[order])
 
 
 def test_digits_normalisation_matches_the_training_images() -> None:
