@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,13 +203,14 @@ class _Loop:
         for part in parts:
             x = part.perturb(self.model, x, y, rng)
         x = x.detach().requires_grad_(any(part.needs_input_gradient for part in parts))
+        same_noise = _replay_from_here(self.device)
         if any(part.observes_membrane for part in parts):
             with record_membrane(self.model) as membrane:
                 logits = self.model(x)
         else:
             membrane, logits = {}, self.model(x)
         loss = functional.cross_entropy(logits, y)
-        step = Step(self.model, x, y, logits, membrane, progress)
+        step = Step(self.model, x, y, logits, membrane, progress, same_noise)
         penalties = [penalty for part in parts if (penalty := part.penalty(step)) is not None]
         total = loss + torch.stack(penalties).sum() if penalties else loss
         self.optimizer.zero_grad()
@@ -322,3 +323,19 @@ def _isolated_rng(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+def _replay_from_here(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """Remember torch's generators; the returned block begins with them and gives the present ones back."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def replay() -> Iterator[None]:
+        with _isolated_rng(device):
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
+            yield
+
+    return replay

@@ -1,5 +1,7 @@
 """What a defense is, and what it means to add two."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -39,6 +41,7 @@ class Step:
         membrane: layer name -> potential [T, N, *] before noise and reset, with graph;
             filled only if a part sets `observes_membrane`.
         progress: share of the epochs done, 0 in the first, 1 in the last.
+        same_noise: opens a block in which one forward call meets the noise that `logits` met.
     """
 
     model: nn.Module
@@ -47,6 +50,7 @@ class Step:
     logits: Tensor
     membrane: dict[str, Tensor]
     progress: float
+    same_noise: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)

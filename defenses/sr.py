@@ -34,7 +34,9 @@ class SparseGradient(Part):
 
         f = score(step.logits)
         (grad,) = torch.autograd.grad(f.sum(), step.x, retain_graph=True)
-        f_moved = score(step.model(step.x.detach() + self.h * grad.sign()))
+        # Fresh noise would be divided by h and drown the difference.
+        with step.same_noise():
+            f_moved = score(step.model(step.x.detach() + self.h * grad.sign()))
         return self.lam * ((f_moved - f) / self.h).square().mean()
 
 

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.resolve import parse_defense
 from bench.spec import ModelSpec, Recipe, TrainSpec, key_of
 from bench.training import EpochLog, Progress, cosine_lr, load_trained, train
-from defenses.base import Defense, Setting
+from defenses.base import Defense, Part, Setting, Step
 from models.neurons import NeuronSpec
 
 CPU = torch.device("cpu")
@@ -103,6 +103,33 @@ def test_a_diverged_run_says_so_and_leaves_no_checkpoint(data: Dataset, tmp_path
     with pytest.raises(BenchError, match=r"diverged.*lower --lr"):
         train(spec, defense, data, tmp_path, device=CPU)
     assert load_trained(spec, tmp_path, CPU) is None
+
+
+def test_a_penalty_can_meet_the_step_s_own_noise_again(data: Dataset, tmp_path: Path) -> None:
+    seen: list[tuple[bool, bool, bool]] = []
+
+    class Compare(Part):
+        name = "compare"
+
+        def penalty(self, step: Step) -> None:
+            with torch.no_grad():
+                with step.same_noise():
+                    again, more = step.model(step.x), step.model(step.x)
+                after = step.model(step.x)
+            seen.append((torch.equal(again, step.logits), torch.equal(more, step.logits), torch.equal(after, more)))
+
+    spec, defense = job(data, "nlif", replace(RECIPE, epochs=1))
+    train(spec, Defense("compare", (*defense.parts, Compare())), data, tmp_path, device=CPU)
+    assert seen
+    assert set(seen) == {(True, False, True)}
+
+
+def test_sparse_gradients_of_noisy_neurons_do_not_explode(data: Dataset, tmp_path: Path) -> None:
+    logs = {}
+    for name in ("sr", "sr+nlif"):
+        spec, defense = job(data, name)
+        logs[name] = train(spec, defense, data, tmp_path, device=CPU).log[0].penalty
+    assert 0 < logs["sr+nlif"] < 10 * logs["sr"]
 
 
 def test_a_damaged_resume_state_names_the_mend(data: Dataset, tmp_path: Path) -> None:
