@@ -48,7 +48,7 @@ def pgd(
         inside the ball and the box in float64.
 
     Raises:
-        ValueError: steps or alpha not positive, or a snapshot outside [1, steps].
+        ValueError: steps below 1, a negative alpha, or a snapshot outside [1, steps].
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

@@ -21,7 +21,7 @@ def literally(model: nn.Module, x: Tensor, y: Tensor, lam: float, h: float) -> f
         one = image[None].clone().requires_grad_()
         z = model(one)[0]
         others = [j for j in range(len(z)) if j != label]
-        rival = max(others, key=lambda j: float(z[j]))
+        rival = max(others, key=lambda j: z[j].item())
         f = torch.softmax(z[[label, rival]], 0)[0]
         (grad,) = torch.autograd.grad(f, one)
         moved = model(one.detach() + h * grad.sign())[0]
