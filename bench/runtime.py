@@ -1,9 +1,19 @@
 """Preparing the process for speed on the machine at hand."""
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def share_cores() -> None:
+    """Let idle worker threads sleep instead of spin; call before torch is imported.
+
+    Spinning threads take the core that the thread they wait for needs: on two cores that
+    another process also uses, training becomes ten times slower. A value the user set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def tune_allocator() -> None:

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from bench.cli import list_, plan, run, show, table
 from bench.errors import BenchError
+from bench.runtime import share_cores
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -45,4 +46,5 @@ app.command("table")(table.table)
 
 def main() -> None:
     """Entry point of the `bench` command."""
+    share_cores()
     app(prog_name="bench")

@@ -26,7 +26,7 @@ def literally(model: nn.Module, x: Tensor, y: Tensor, lam: float, h: float) -> f
         (grad,) = torch.autograd.grad(f, one)
         moved = model(one.detach() + h * grad.sign())[0]
         f_moved = torch.softmax(moved[[label, rival]], 0)[0]
-        total += float(((f_moved - f) / h) ** 2)
+        total += (((f_moved - f) / h) ** 2).item()
     return lam * total / len(x)
 
 
