@@ -36,6 +36,8 @@ class Attack:
         takes_steps: whether the name ends in a step count (`pgd40`).
         defaults: parameters and their default values; a parameter outside this set is refused.
             A default of None is filled in from the threat model, see `alpha_per_eps`.
+        shares_trajectory: whether fewer steps are a prefix of more, so that one run serves several step counts.
+            False for an attack whose schedule looks at the step count.
         alpha_per_eps: where `defaults` has an `alpha` of None, alpha = eps times this.
         norms: the norms it can work in.
         cost: from the step count to (forward passes, backward passes) per sample.
@@ -45,6 +47,7 @@ class Attack:
     run: Callable[..., Any]
     summary: str
     takes_steps: bool = False
+    shares_trajectory: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     alpha_per_eps: str = "51/160"
     norms: tuple[str, ...] = ("linf", "l2")

@@ -52,7 +52,7 @@ def rfgsm(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: Counte
         raise ValueError("rfgsm is defined for the linf norm only")
     region = ball(x, threat)
     half = float(threat.eps) / 2
-    signs = (rng.uniform(x.shape[1:]) - 0.5).sign().to(x.dtype)
+    signs = torch.where(rng.uniform(x.shape[1:]) < 0.5, -1, 1).to(x.dtype)
     start = region.project(x + half * signs)
     with frozen(model):
         grad, _ = input_gradient(model, start, y, LOSSES[loss])

@@ -78,6 +78,7 @@ PGD = Attack(
     pgd,
     "projected gradient ascent from a random start",
     takes_steps=True,
+    shares_trajectory=True,
     defaults={"alpha": None, "random_start": True, "loss": "ce"},
     cost=lambda steps: (steps, steps),
 )

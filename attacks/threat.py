@@ -54,6 +54,10 @@ def parse_eps(text: str) -> Fraction:
         raise ValueError(f"eps '{text}' is not a number; write it as 8/255 or 0.03") from None
     if eps < 0:
         raise ValueError(f"eps must not be negative, got {text}")
+    try:
+        float(eps)
+    except OverflowError:
+        raise ValueError(f"eps {text} is too large for any image") from None
     return eps
 
 

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 
+# Temporary files are private; what they become should be as readable as any other new file.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old or the new content, never half.
@@ -23,12 +27,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     temporary = None
     try:
+        if path.exists() and not path.is_file():
+            # /dev/stdout, a pipe: written to, never replaced.
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_UMASK)
         Path(temporary).replace(path)
     except OSError as error:
         if temporary:
@@ -53,7 +62,8 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        # As bytes, since numpy does not know every dtype.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

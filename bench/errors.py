@@ -1,5 +1,8 @@
 """Errors a user can act on: one line that says what is wrong and names the mend."""
 
+import traceback
+from pathlib import Path
+
 
 class BenchError(Exception):
     """Something the user asked for cannot be done; the message is all they need to see."""
@@ -7,3 +10,12 @@ class BenchError(Exception):
 
 class ConflictingResultError(BenchError):
     """The same key was measured twice with different outcomes."""
+
+
+def describe(error: BaseException) -> str:
+    """Any exception on one line: `TypeError: what (file.py:12)`; a `BenchError` as it is."""
+    if isinstance(error, BenchError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return " ".join(f"{type(error).__name__}: {error}{where}".split())

@@ -11,6 +11,7 @@ from attacks.gradients import frozen, input_gradient
 from attacks.losses import cross_entropy
 from bench.data.dataset import Dataset, pixels
 from bench.plan import Plan, TrainJob
+from bench.provenance import device_name
 from bench.registry import ATTACKS
 from bench.spec import CellSpec, identity_of, key_of
 from bench.store import Store
@@ -32,7 +33,7 @@ def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
     The cost of one image's forward and backward pass comes from finished cells
     of the same network in the store, else from a trial of a second.
     """
-    known = store.speeds() if store else []
+    known = store.costs(device_name(device)) if store else []
     seconds, basis = 0.0, "stored runs"
     trials: dict[str, float] = {}
     for job in plan.jobs:
@@ -40,7 +41,7 @@ def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
         if not groups:
             continue
         identity = identity_of(job.spec.model)
-        per_pass = next((cost for model, cost in known if model == identity), None)
+        per_pass = next((_per_pass(*cost) for model, *cost in known if model == identity), None)
         if per_pass is None:
             key = key_of(job.spec.model)
             if key not in trials:
@@ -55,6 +56,11 @@ def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
             images = ((recipe.train_size or len(plan.dataset.x_train)) - recipe.holdout) * recipe.epochs
             seconds += images * per_pass * (1.3 + training_passes(job.defense))
     return Estimate(seconds, basis)
+
+
+def _per_pass(forwards: float, backwards: float, seconds: float) -> float:
+    """Seconds for one image's forward and backward pass; a forward alone takes a third of that."""
+    return seconds / (backwards + max(forwards - backwards, 0) / 3)
 
 
 def training_passes(defense: Defense) -> float:

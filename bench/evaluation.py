@@ -13,11 +13,13 @@ from attacks.gradients import frozen
 from attacks.losses import margin
 from attacks.threat import Threat
 from bench.data.dataset import Dataset, pixels
-from bench.errors import BenchError
+from bench.errors import BenchError, describe
+from bench.hygiene import Snapshot
 from bench.outcome import Flag, Outcome
 from bench.registry import ATTACKS
 from bench.resolve import attack_arguments, threat_of
-from bench.spec import CellSpec, trajectory_key
+from bench.runtime import isolated_generator
+from bench.spec import CellSpec, randomness_key
 from models.neurons import using_surrogate
 from models.random import CounterRNG, derive_key, noise_stream
 from models.surrogates import parse_surrogate
@@ -55,7 +57,7 @@ def evaluate(
     Args:
         model: trained network, on `device`.
         dataset: its test images are used in order.
-        cells: cells that differ in the step count only (one `trajectory_key`) and have equal n and draws.
+        cells: cells that one run of the attack serves (one `trajectory_key`).
         device: where to compute.
         done: starts of chunks that are already stored and are skipped.
 
@@ -63,16 +65,16 @@ def evaluate(
         results in image order, a chunk at a time.
 
     Raises:
-        BenchError: the attack failed or returned something that is not a batch of images.
+        BenchError: the attack failed, changed the model, or returned something that is not a batch of images.
     """
     first = cells[0]
     attack: Attack = ATTACKS.get(first.attack.family)
     threat = threat_of(first.attack)
     surrogate = parse_surrogate(threat.surrogate) if threat.surrogate else None
-    attack_key = derive_key(trajectory_key(first), "attack")
-    noise_key = derive_key(trajectory_key(first), "attack noise")
+    attack_key = derive_key(randomness_key(first), "attack")
+    noise_key = derive_key(randomness_key(first), "attack noise")
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
-    counted = CountedModel(model)
+    counted, before = CountedModel(model), Snapshot(model)
     steps = {"steps": tuple(sorted({cell.attack.steps for cell in cells}))} if attack.takes_steps else {}
     for start in range(0, first.n, CHUNK):
         if start in done:
@@ -83,22 +85,35 @@ def evaluate(
         samples = index.to(device)
         counted.reset()
         clean = _score(counted, x, y, samples, score_key, first.draws)
-        with noise_stream(noise_key, samples), using_surrogate(model, surrogate):
+        # An attack may be anyone's code. It gets copies of the images, a generator that only it uses,
+        # and whatever it raises is its cells' failure, not the run's.
+        problem = None
+        with (
+            isolated_generator(device, derive_key(attack_key, start)),
+            noise_stream(model, noise_key, samples),
+            using_surrogate(model, surrogate),
+        ):
             try:
                 path = restarted(
                     attack,
                     first.attack.restarts,
                     counted,
-                    x,
-                    y,
+                    x.clone(),
+                    y.clone(),
                     threat,
-                    rng=CounterRNG(attack_key, samples),
+                    rng=CounterRNG(attack_key, samples.clone()),
                     **steps,
                     **attack_arguments(first.attack),
                 )
             except Exception as error:
-                # An attack may be anyone's code: whatever it raises is its cell's failure, not the run's.
-                raise BenchError(f"attack '{first.attack.name}' failed: {type(error).__name__}: {error}") from error
+                problem = error
+        if changed := before.restore():
+            raise BenchError(
+                f"attack '{first.attack.name}' changed the model it attacks ({', '.join(changed[:3])}); "
+                "the model was put back as it was"
+            )
+        if problem is not None:
+            raise BenchError(f"attack '{first.attack.name}' failed: {describe(problem)}") from problem
         outcomes = {}
         for cell in cells:
             if cell.attack.steps not in path:
@@ -120,7 +135,7 @@ class _Score:
 def _score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, draws: int) -> _Score:
     """Score inputs over draws; draw d of an image is the same noise whatever the input."""
     margins = []
-    with frozen(model), torch.no_grad(), noise_stream(key, samples):
+    with frozen(model), torch.no_grad(), noise_stream(model, key, samples):
         for _ in range(draws):
             margins.append(-margin(model(x), y))
     stacked = torch.stack(margins, 1)
@@ -166,6 +181,8 @@ def _feasible(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         got = list(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
         raise BenchError(f"the attack returned {got} instead of images {list(x.shape)}")
+    if x_adv.dtype != x.dtype or x_adv.device != x.device:
+        raise BenchError(f"the attack returned {x_adv.dtype} on {x_adv.device} instead of {x.dtype} on {x.device}")
     wide = x_adv.double().flatten(1)
     delta = wide - x.double().flatten(1)
     size = delta.abs().amax(1) if threat.norm == "linf" else torch.linalg.vector_norm(delta, dim=1)

@@ -1,4 +1,4 @@
-"""Does a forward call leave anything behind? Checked before any attack is believed."""
+"""Does a forward call, or an attack, leave anything behind? Checked before any number is believed."""
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int) -> None:
     rows = torch.arange(len(x), device=x.device)
 
     def logits(index: Tensor) -> Tensor:
-        with frozen(model), torch.no_grad(), noise_stream(0, index):
+        with frozen(model), torch.no_grad(), noise_stream(model, 0, index):
             return model(x[index])  # type: ignore[no-any-return]
 
     first = logits(rows)
@@ -49,3 +49,27 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int) -> None:
 def _same(a: Tensor, b: Tensor) -> bool:
     agree = (a - b).abs().amax(1) <= _TOLERANCE * (1 + a.abs().amax(1))
     return bool(agree.double().mean() >= _SHARE)
+
+
+class Snapshot:
+    """What a model was: its weights, buffers and modes. Attacks get the model that is scored, and must not touch it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.modes = [(module, module.training) for module in model.modules()]
+
+    def restore(self) -> list[str]:
+        """Put everything back as it was; returns what had been changed."""
+        now = self.model.state_dict()
+        changed = [name for name, value in self.state.items() if not _identical(now.get(name), value)]
+        if changed:
+            self.model.load_state_dict(self.state)
+        switched = [module for module, mode in self.modes if module.training != mode]
+        for module, mode in self.modes:
+            module.training = mode
+        return [*changed, *(["train mode"] if switched else [])]
+
+
+def _identical(a: Tensor | None, b: Tensor) -> bool:
+    return a is not None and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

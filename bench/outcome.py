@@ -52,6 +52,16 @@ class Outcome:
         """As `robust_last`, surviving every candidate of the attack's path, [n]."""
         return np.asarray((self.clean & self.last & self.best).mean(1), np.float64)
 
+    def agrees_with(self, other: "Outcome") -> bool:
+        """Whether the decisions are the same; margins may differ by what another machine's rounding does."""
+        decisions = ("clean", "last", "best", "flags")
+        same = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in decisions)
+        margins = ("margin_clean", "margin_last")
+        return same and all(
+            np.allclose(getattr(self, name), getattr(other, name), rtol=1e-3, atol=1e-3, equal_nan=True)
+            for name in margins
+        )
+
     def pack(self) -> bytes:
         """Bytes that `unpack` reads back; equal outcomes give equal bytes."""
         n, draws = self.clean.shape

@@ -21,9 +21,10 @@ def provenance(device: Any) -> dict[str, Any]:
         "packages": _packages(),
         "python": platform.python_version(),
         "machine": platform.platform(),
-        "device": _device_name(torch.device(device)),
+        "device": device_name(torch.device(device)),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("allow_tf32", "deterministic", "benchmark")},
         "command": shlex.join(["bench", *sys.argv[1:]]),
     }
 
@@ -62,7 +63,8 @@ def _packages() -> dict[str, str]:
 
 
 @cache
-def _device_name(device: Any) -> str:
+def device_name(device: Any) -> str:
+    """What a person calls the device: the GPU's or the processor's name."""
     import torch
 
     if device.type == "cuda":

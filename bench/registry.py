@@ -84,7 +84,7 @@ class Registry:
         """Register an object under a new name.
 
         Raises:
-            BenchError: the name is taken, or would be ambiguous on the command line.
+            BenchError: the name is taken or holds other characters.
         """
         if not name.replace("-", "").replace("_", "").isalnum():
             raise BenchError(f"{self.kind} name '{name}' may hold letters, digits, '-' and '_' only")

@@ -9,10 +9,11 @@ from typing import Any
 from attacks.base import Attack
 from attacks.losses import LOSSES
 from attacks.threat import Threat, parse_eps
-from bench.errors import BenchError
+from bench.errors import BenchError, describe
 from bench.registry import ATTACKS, DEFENSES, MODELS, nearest
 from bench.spec import AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
+from models.neurons import number_layers
 from models.surrogates import format_surrogate, parse_surrogate
 
 
@@ -97,6 +98,9 @@ def parse_attack(
         raise BenchError(f"attack '{text}': restarts must be at least 1")
     if params.get("alpha", 0) < 0:
         raise BenchError(f"attack '{text}': alpha must not be negative")
+    for key, value in params.items():
+        if isinstance(value, Fraction) and value > 1e300:
+            raise BenchError(f"attack '{text}': {key} is too large")
     changed = [f"{key}={wanted[key]}" for key in wanted if params[key] != settled[key]]
     shown = ":".join(filter(None, [head, ",".join(changed)])) + (f"@{written}" if written else "")
     restarts = params.pop("restarts", 1)
@@ -112,6 +116,7 @@ def parse_attack(
         high=threat.high,
         surrogate=written,
         name=shown,
+        shares_trajectory=attack.shares_trajectory,
         fingerprint=entry.fingerprint(),
     )
 
@@ -146,7 +151,7 @@ def build_model(spec: ModelSpec) -> Any:
     """
     builder = MODELS.get(spec.name)
     try:
-        return builder(
+        model = builder(
             num_classes=spec.num_classes,
             in_shape=spec.in_shape,
             T=spec.T,
@@ -154,8 +159,12 @@ def build_model(spec: ModelSpec) -> Any:
             mean=spec.mean,
             std=spec.std,
         )
-    except (ValueError, RuntimeError) as error:
-        raise BenchError(f"model '{spec.name}' on {list(spec.in_shape)} inputs: {error}") from error
+    except Exception as error:
+        # A builder may be anyone's code.
+        what = str(error) if isinstance(error, ValueError) else describe(error)
+        raise BenchError(f"model '{spec.name}' on {list(spec.in_shape)} inputs: {what}") from error
+    number_layers(model)
+    return model
 
 
 def split_list(values: Sequence[str]) -> list[str]:
@@ -175,10 +184,16 @@ def split_list(values: Sequence[str]) -> list[str]:
 
 
 def _family(head: str) -> tuple[str, int | None]:
-    """Split `pgd40` into family and steps; a registered name that itself ends in digits wins."""
-    if head in ATTACKS:
-        return head, None
+    """Split `pgd40` into family and steps."""
     match = re.fullmatch(r"([A-Za-z][\w-]*?)(-?\d+)", head)
+    if head in ATTACKS:
+        stem = match[1] if match else ""
+        if stem in ATTACKS and ATTACKS.get(stem).takes_steps:
+            raise BenchError(
+                f"attack '{head}' is ambiguous: it is registered by {ATTACKS.entry(head).origin()}, and it is "
+                f"'{stem}' with {head.removeprefix(stem)} steps; rename the registered one"
+            )
+        return head, None
     if not match:
         return head, None
     family, steps = match[1], match[2]
@@ -223,7 +238,7 @@ def _convert(owner: str, key: str, text: str, annotation: Any, default: Any) -> 
         if re.search(rf"\b{kind.__name__}\b", written) or (type(default) is kind and not written.strip("_")):
             try:
                 return convert(text)
-            except (ValueError, KeyError, ZeroDivisionError):
+            except (ValueError, KeyError, ZeroDivisionError, OverflowError):
                 expected = "true or false" if kind is bool else f"a {kind.__name__}"
                 raise BenchError(f"{owner}: {key}={text} is not {expected}") from None
     return text

@@ -1,8 +1,14 @@
-"""Preparing the process for speed on the machine at hand."""
+"""The process and its device: speed, reproducible arithmetic, torch's global generators."""
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -29,3 +35,29 @@ def tune_allocator() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def exact_arithmetic() -> None:
+    """Full float32 and repeatable kernels on CUDA, whose defaults are TF32 convolutions and the fastest kernel."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def isolated_generator(device: "torch.device", seed: int | None = None) -> Iterator[None]:
+    """Inside the block torch's global generators may be used freely; afterwards they are as they were.
+
+    Args:
+        device: its generator is kept too.
+        seed: start the block from this 64-bit seed; None starts from the present state.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

@@ -1,5 +1,6 @@
 """Runs a plan: train or load each network once, then every attack that is missing on it."""
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import nn
 
 from bench.checkpoint import load_into, load_tensors
 from bench.data.dataset import Dataset, pixels
-from bench.errors import BenchError
+from bench.errors import BenchError, ConflictingResultError, describe
 from bench.evaluation import evaluate
 from bench.hygiene import check_model
 from bench.plan import Plan, TrainJob
@@ -74,16 +75,16 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
         _check_writable(checkpoints)
         try:
             model = _network(job, plan.dataset, store, checkpoints, device, run, listener)
-        except BenchError as error:
-            what = f"{job.spec.defense_name} (seed {job.spec.seed})"
-            listener.failed(what, str(error))
-            report.failures.append(f"{what}: {error}")
+        except Exception as error:
+            # Defenses and models may be anyone's code.
+            _failed(f"{job.spec.defense_name} (seed {job.spec.seed})", error, listener, report)
             continue
         for group in groups:
-            missing = tuple(cell for cell in group if key_of(cell) not in known)
-            rows = _attack(model, plan.dataset, missing, store, device, run, listener, report)
-            known.update({row.key: row for row in rows})
-            report.computed += len(rows)
+            missing = [cell for cell in group if key_of(cell) not in known]
+            for cells, done in _equally_far(missing, store, run):
+                rows = _attack(model, plan.dataset, cells, done, store, device, listener, report)
+                known.update({row.key: row for row in rows})
+                report.computed += len(rows)
     report.rows = [known[key_of(cell)] for cell in plan.cells if key_of(cell) in known]
     return report
 
@@ -129,35 +130,50 @@ def _network(
     return model
 
 
+def _equally_far(
+    cells: Sequence[CellSpec], store: Store, run: int
+) -> list[tuple[tuple[CellSpec, ...], frozenset[int]]]:
+    """Split the cells of one trajectory by the chunks they already have, so that none is measured twice."""
+    groups: dict[frozenset[int], list[CellSpec]] = {}
+    for cell in cells:
+        groups.setdefault(store.begin_cell(cell, run), []).append(cell)
+    return [(tuple(members), done) for done, members in groups.items()]
+
+
 def _attack(
     model: nn.Module,
     dataset: Dataset,
     cells: tuple[CellSpec, ...],
+    done: frozenset[int],
     store: Store,
     device: torch.device,
-    run: int,
     listener: Listener,
     report: Report,
 ) -> list[CellRow]:
     """Measure cells that one attack run serves; a failure of the attack is recorded, not raised."""
-    done = frozenset.intersection(*(store.begin_cell(cell, run) for cell in cells))
     listener.attacking(cells, done)
     results = evaluate(model, dataset, cells, device=device, done=done)
+
+    def give_up(error: Exception) -> list[CellRow]:
+        for cell in cells:
+            store.fail_cell(cell, describe(error))
+        names = ", ".join(cell.attack.name for cell in cells)
+        _failed(f"{cells[0].defense_name} under {names}", error, listener, report)
+        return []
+
     while True:
         began = time.perf_counter()
         try:
             result = next(results, None)
-        except BenchError as error:
-            for cell in cells:
-                store.fail_cell(cell, str(error))
-            what = f"{cells[0].defense_name} under {', '.join(cell.attack.name for cell in cells)}"
-            listener.failed(what, str(error))
-            report.failures.append(f"{what}: {error}")
-            return []
+        except Exception as error:
+            return give_up(error)
         if result is None:
             break
         seconds = time.perf_counter() - began
-        store.add_chunks(result.start, result.outcomes, result.forwards, result.backwards, seconds)
+        try:
+            store.add_chunks(result.start, result.outcomes, result.forwards, result.backwards, seconds)
+        except ConflictingResultError as error:
+            return give_up(error)
         strongest = result.outcomes[cells[-1]]
         listener.attacked(strongest.n, int(strongest.robust_last.sum()))
     rows = [store.finish_cell(cell) for cell in cells]
@@ -166,12 +182,17 @@ def _attack(
     return rows
 
 
+def _failed(what: str, error: Exception, listener: Listener, report: Report) -> None:
+    text = describe(error)
+    listener.failed(what, text)
+    report.failures.append(f"{what}: {text}")
+
+
 def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"bench")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"bench")
     except OSError as error:
         raise BenchError(
             f"cannot write to '{folder}': {error.strerror}; choose another folder with --results"

@@ -94,6 +94,7 @@ class AttackSpec:
     high: float = identity()
     surrogate: str | None = identity()
     name: str = runtime()
+    shares_trajectory: bool = runtime(default=False)
     fingerprint: str = identity(default="")
 
 
@@ -149,14 +150,22 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def trajectory_key(cell: CellSpec) -> str:
-    """Names the randomness of an attack run; cells with one key can be served by one run.
+def randomness_key(cell: CellSpec) -> str:
+    """Names the random numbers of an attack run.
 
-    Left out is what must not change the random numbers of an image: the step
-    count, how many images are attacked, and how they are scored.
+    Left out is what must not change an image's random numbers: the step count and the
+    restarts (more of either continues what fewer did), how many images are attacked, and
+    how they are scored.
     """
     plain = identity_of(cell)
     plain["attack"].pop("steps")
+    plain["attack"]["restarts"] = 1
     plain.pop("n")
     plain.pop("draws")
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+
+
+def trajectory_key(cell: CellSpec) -> str:
+    """Cells with one key can be served by one run of the attack."""
+    steps = 0 if cell.attack.shares_trajectory else cell.attack.steps
+    return f"{randomness_key(cell)}:{steps}:{cell.attack.restarts}:{cell.n}:{cell.draws}"

@@ -22,6 +22,7 @@ from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError
 from bench.provenance import provenance
 from bench.resolve import build_model
+from bench.runtime import isolated_generator
 from bench.spec import Recipe, TrainSpec, identity_of, key_of
 from defenses.base import Defense, Step
 from models.neurons import record_membrane
@@ -104,8 +105,7 @@ def train(
     """
     progress = progress or Progress()
     key = key_of(spec)
-    with _isolated_rng(device):
-        torch.manual_seed(derive_key("initial weights", spec.seed))
+    with isolated_generator(device, derive_key("initial weights", spec.seed)):
         model = build_model(spec.model).to(device)
         model = model.to(memory_format=torch.channels_last)
         loop = _Loop(spec, defense, dataset, model, device)
@@ -225,7 +225,7 @@ class _Loop:
         y = self.dataset.y_train[self.holdout].to(self.device)
         samples = self.holdout.to(self.device)
         threat = Threat(self.spec.log_eps)
-        with noise_stream(derive_key("training log"), samples):
+        with noise_stream(self.model, derive_key("training log"), samples):
             path = pgd(
                 self.model,
                 x,
@@ -318,13 +318,6 @@ def _generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive_key(*parts) % (1 << 63))
 
 
-@contextmanager
-def _isolated_rng(device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
 def _replay_from_here(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
     """Remember torch's generators; the returned block begins with them and gives the present ones back."""
     cpu = torch.get_rng_state()
@@ -332,7 +325,7 @@ def _replay_from_here(device: torch.device) -> Callable[[], AbstractContextManag
 
     @contextmanager
     def replay() -> Iterator[None]:
-        with _isolated_rng(device):
+        with isolated_generator(device):
             torch.set_rng_state(cpu)
             if cuda is not None:
                 torch.cuda.set_rng_state(cuda, device)

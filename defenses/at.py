@@ -50,4 +50,6 @@ def at(eps: Fraction | None = None, steps: int = 2) -> Defense:
     """
     if steps < 1:
         raise ValueError(f"at: steps must be at least 1, got {steps}")
+    if eps is not None:
+        Threat(eps)
     return Defense("at", (AdversarialInputs(eps, steps),), strategy=True)

@@ -108,7 +108,7 @@ class Defense:
 
     Attributes:
         name: as written on the command line, strategies (at, rat) last.
-        parts: the ideas, in the order their hooks run.
+        parts: the ideas. Their hooks run in the order of the parts' names, so that a sum has no order.
         strategy: a train strategy in the paper's sense; sorts last in a sum's name.
     """
 
@@ -116,6 +116,9 @@ class Defense:
     parts: tuple[Part, ...] = ()
     strategy: bool = False
     _terms: tuple[tuple[bool, str], ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: part.name)))
 
     def __add__(self, other: "Defense") -> "Defense":
         """The defense that does both. Parts that both have, with equal values, count once.
@@ -162,7 +165,7 @@ class Defense:
 
     def identity(self) -> list[dict[str, Any]]:
         """What of this defense can change the trained weights; the order of a sum cannot."""
-        return sorted((part.identity() for part in self.parts), key=lambda part: part["part"])
+        return [part.identity() for part in self.parts]
 
 
 def _difference(a: Part, b: Part) -> str:

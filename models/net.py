@@ -6,8 +6,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from models.neurons import LIF, spiking_layers
-from models.random import active_noise_stream
+from models.neurons import LIF, number_layers
 
 NeuronFactory = Callable[[], LIF]
 
@@ -68,9 +67,6 @@ class SpikingNet(nn.Module):
             raise ValueError(
                 f"expected images [N, {channels}, H, W] or frames [N, T, {channels}, H, W], got {list(x.shape)}"
             )
-        stream = active_noise_stream()
-        if stream is not None:
-            stream.begin_forward()
         x = (x - self.mean) / self.std
         if x.dim() == 4:
             current = self.stem(x)
@@ -82,12 +78,11 @@ class SpikingNet(nn.Module):
         return self.forward_steps(x).mean(0)
 
     def _finish(self) -> None:
-        """Number the spiking layers (their noise streams) and initialise: call last in `__init__`.
+        """Number the spiking layers and initialise: call last in `__init__`.
 
         Convolutions: Kaiming normal over fan-out; linear biases 0 (as SNN-RAT).
         """
-        for number, layer in enumerate(spiking_layers(self).values()):
-            layer.layer = number
+        number_layers(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -143,6 +143,12 @@ def spiking_layers(model: nn.Module) -> dict[str, LIF]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LIF)}
 
 
+def number_layers(model: nn.Module) -> None:
+    """Give each spiking layer its number in order of construction, which selects its noise within a draw."""
+    for number, layer in enumerate(spiking_layers(model).values()):
+        layer.layer = number
+
+
 def is_stochastic(model: nn.Module) -> bool:
     """Whether two forward calls on one input may differ by the model's own design."""
     return any(getattr(module, "stochastic", False) for module in model.modules())

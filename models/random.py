@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -73,7 +73,7 @@ class CounterRNG:
         return CounterRNG(derive_key(self.key, number), self.samples) if number else self
 
     def uniform(self, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
-        """Float32 in (0, 1), [N, *shape]; `stream` and `draw` select independent tensors."""
+        """Float32 in (0, 1], [N, *shape]; `stream` and `draw` select independent tensors."""
         return self._fill(1, shape, stream, draw, lambda words: [_unit(word) for word in words])[0]
 
     def normal(self, steps: int, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
@@ -107,7 +107,7 @@ class CounterRNG:
 
 
 def _unit(word: Tensor) -> Tensor:
-    # 24 bits, centred: never 0 (whose log is infinite) and never 1, after rounding to float32.
+    # 24 bits, centred: never 0, whose log is infinite. The largest rounds to 1 in float32.
     return (word >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24)
 
 
@@ -126,9 +126,11 @@ class NoiseStream:
     def __init__(self, rng: CounterRNG, first_draw: int) -> None:
         self.rng = rng
         self.draw = first_draw - 1
+        self._begun = False
 
     def begin_forward(self) -> None:
         self.draw += 1
+        self._begun = True
 
     def seek(self, draw: int) -> None:
         """Make the next forward call draw number `draw`."""
@@ -136,6 +138,8 @@ class NoiseStream:
 
     def normal(self, like: Tensor, layer: int) -> Tensor:
         """Standard normal noise for layer number `layer`, shaped [T, N, *] as `like`."""
+        if not self._begun:
+            raise ValueError("noise was asked for outside of a call of the model that the noise stream was opened for")
         if like.shape[1] != len(self.rng.samples):
             raise ValueError(
                 f"a batch of {like.shape[1]} inside a noise stream that was opened for {len(self.rng.samples)} samples"
@@ -153,18 +157,25 @@ def active_noise_stream() -> NoiseStream | None:
 
 
 @contextmanager
-def noise_stream(key: int, samples: Tensor, first_draw: int = 0) -> Iterator[NoiseStream]:
+def noise_stream(model: nn.Module, key: int, samples: Tensor, first_draw: int = 0) -> Iterator[NoiseStream]:
     """Inside the block, stochastic layers draw from a counter-based stream instead of torch's generator.
 
     Args:
+        model: each call of it is one draw; any module will do.
         key: 64-bit key of the stream, see `derive_key`.
         samples: dataset indices of the batch that will be passed to the model, int64 [N].
         first_draw: number of the first forward call's draw; each further call takes the next.
     """
-    token = _stream.set(NoiseStream(CounterRNG(key, samples), first_draw))
+    stream = NoiseStream(CounterRNG(key, samples), first_draw)
+
+    def begin(*_: object) -> None:
+        if _stream.get() is stream:
+            stream.begin_forward()
+
+    token = _stream.set(stream)
+    hook = model.register_forward_pre_hook(begin)
     try:
-        stream = _stream.get()
-        assert stream is not None
         yield stream
     finally:
+        hook.remove()
         _stream.reset(token)

@@ -32,14 +32,14 @@ class Display(Listener):
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -96,7 +96,7 @@ class Display(Listener):
 
     def failed(self, what: str, error: str) -> None:
         self._stop()
-        self.console.print(f"[red]failed[/red] {what}: {error}", soft_wrap=True)
+        self.console.print(f"failed {what}: {error}", style="red", soft_wrap=True)
 
     def advance(self, amount: float, note: str) -> None:
         if self.task is not None:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -214,7 +215,7 @@ class Matrix:
     as_json: AsJson = False
 
     def plan(self) -> "Plan":
-        """Resolve these options completely; computes and writes nothing.
+        """Resolve these options completely. Computes nothing; a dataset that is not there yet is fetched.
 
         Raises:
             BenchError: a mistake in the options.
@@ -228,6 +229,15 @@ class Matrix:
     def checkpoints(self) -> Path:
         """The folder of trained weights."""
         return self.results / "checkpoints"
+
+    def store_options(self) -> str:
+        """What a command needs in addition to find this store, as typed; begins with a space or is empty."""
+        return _typed(("--results", self.results, DEFAULT_RESULTS), ("--store", self.store, None))
+
+    def data_options(self) -> str:
+        """What another run needs in addition to work on the same data with the same plug-ins."""
+        plugins = [("--plugin", path, None) for path in self.plugins or []]
+        return _typed(*plugins, ("--dataset", self.dataset, None), ("--data-dir", self.data_dir, DEFAULT_DATA))
 
     def _request(self) -> "Request":
         from bench.plan import Request
@@ -262,6 +272,10 @@ class Matrix:
             },
             weights=self.weights,
         )
+
+
+def _typed(*options: tuple[str, Any, Any]) -> str:
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value, default in options if value != default)
 
 
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
@@ -305,9 +319,10 @@ def pick_device(name: str, threads: int | None) -> "torch.device":
     import torch
 
     from bench.errors import BenchError
-    from bench.runtime import tune_allocator
+    from bench.runtime import exact_arithmetic, tune_allocator
 
     tune_allocator()
+    exact_arithmetic()
     if threads is not None:
         if threads < 1:
             raise BenchError(f"--threads must be at least 1, got {threads}")

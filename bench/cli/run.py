@@ -37,7 +37,7 @@ def run(matrix: o.Matrix) -> None:
         print(json.dumps(results_json(report, store.target), indent=1))
     else:
         print_results(plan, report, store.target)
-        next_commands(report, matrix.results)
+        next_commands(report, matrix.data_options(), matrix.store_options())
     if report.failures:
         for failure in report.failures:
             print(f"failed: {failure}", file=sys.stderr)

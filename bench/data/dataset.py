@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,6 @@ class Dataset:
         y_train, y_test: int64 [N] in [0, K).
         class_names: K names.
         mean, std: per-channel normalisation used inside models.
-        note: anything a reader of results must know about this copy of the data.
     """
 
     name: str
@@ -55,7 +54,6 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     protocol: Protocol
-    note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):

@@ -1,5 +1,6 @@
 """Stored cells as one table: a row for each network, a column for each attack."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ import pandas as pd
 from attacks.threat import format_eps
 from bench.registry import ATTACKS, DEFENSES
 from bench.report.results import make_table, percent
+from bench.spec import canonical_json
 from bench.statistics import Rate
 from bench.store import CellRow
 
-_PLACE = ("dataset", "model", "defense", "seed", "n", "weights")
+_PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
+_ALWAYS = 5
+"""So many of those are shown or stand in the caption; the rest only tell apart rows that are equal otherwise."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Matrix:
     """A table of rates.
 
     Attributes:
-        rates: index (dataset, model, defense, seed, n, weights), columns `clean` and the attacks; holds `Rate` or None.
+        rates: index `_PLACE`, columns `clean` and the attacks; holds `Rate` or None. A row is one network,
+            measured in one way: attacks alone differ between its columns.
         iterate: which iterates had to fail: `last` or `any`.
         hidden: cells left out because a later one of the same place replaced them.
     """
@@ -46,11 +51,11 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
         if row.summary is None or row.verdict == "invalid":
             hidden += 1
             continue
+        place = _place(row)
         label = row.attack + (f" {row.norm} {format_eps(Fraction(row.eps))}" if several_eps else "")
-        place = (row.dataset, row.model, row.defense, row.seed, row.n, row.weights_key.split(":")[1][:8])
         line = places.setdefault(place, {})
         line["clean"] = row.summary.clean
-        if row.attack == "clean":
+        if row.spec["attack"]["family"] == "clean":
             continue
         columns[label] = _attack_order(row)
         hidden += label in line
@@ -63,6 +68,15 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
         columns=named,
     )
     return Matrix(frame, iterate, hidden)
+
+
+def _place(row: CellRow) -> tuple[object, ...]:
+    # Given weights may be run as networks of another T or decay, so the model belongs to what names them.
+    network = hashlib.sha256(canonical_json([row.weights_key, row.spec["model"]]).encode()).hexdigest()[:8]
+    return (
+        row.dataset, row.model, row.defense, row.seed, row.n, row.draws,
+        row.spec["attack_seed"], row.spec["test_hash"][:8], network,
+    )  # fmt: skip
 
 
 def _rank(names: Sequence[str], name: str) -> int:
@@ -107,9 +121,10 @@ def render(table: Matrix, form: str) -> str:
             return tidy.to_csv(index=False, float_format="%.6f").rstrip()
         return json.dumps(tidy.to_dict("records"), indent=1)
     written = frame.map(lambda rate: percent(rate) if rate is not None else "-").reset_index()
-    # A column with one value everywhere belongs in the caption; weights only tell apart what is equal otherwise.
-    constant = [name for name in _PLACE[:-1] if written[name].nunique() == 1 and name != "defense"]
-    alike = written.duplicated(list(_PLACE[:-1])).any()
+    # A column with one value everywhere belongs in the caption.
+    constant = [name for name in _PLACE[:_ALWAYS] if written[name].nunique() == 1 and name != "defense"]
+    alike = written[written.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
+    hidden = [name for name in _PLACE[_ALWAYS:] if alike.empty or alike[name].nunique() == 1]
     caption = (
         "Robust accuracy in percent, 95% Wilson interval; "
         + {
@@ -121,7 +136,7 @@ def render(table: Matrix, form: str) -> str:
     caption += f". {facts}." if facts else "."
     if table.hidden:
         caption += f" {table.hidden} invalid or superseded cells are left out."
-    written = written.drop(columns=constant if alike else [*constant, "weights"])
+    written = written.drop(columns=[*constant, *hidden])
     if form == "md":
         header = "| " + " | ".join(written.columns) + " |"
         rule = "|" + "|".join(" --- " for _ in written.columns) + "|"
@@ -135,13 +150,13 @@ def _text(caption: str, written: pd.DataFrame) -> str:
 
     table = make_table("")
     for name in written.columns:
-        words = name in ("dataset", "model", "defense", "weights")
+        words = name in ("dataset", "model", "defense", "test set", "weights")
         table.add_column(str(name), justify="left" if words else "right", overflow="fold")
     for line in written.itertuples(index=False):
         table.add_row(*(str(value) for value in line))
-    console = Console(highlight=False)
+    console = Console()
     width = console.width if console.is_terminal else 200
-    printer = Console(width=width, highlight=False)
+    printer = Console(width=width, highlight=False, markup=False)
     with printer.capture() as capture:
         printer.print(table)
     # As a title the caption would be folded to the table's width.

@@ -1,9 +1,7 @@
 """Cells as people and programs read them after a run."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -118,17 +116,19 @@ def verdict(row: CellRow) -> str:
     return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
 
 
-def next_commands(report: Report, results: Path) -> None:
-    """Commands worth trying after this run."""
+def next_commands(report: Report, data: str, store: str) -> None:
+    """Commands worth trying after this run.
+
+    Args:
+        report: what came of the run.
+        data, store: options that name its data and its store, as the user typed them.
+    """
     if not report.rows:
         return
-    row = report.rows[-1]
-    folder = "" if str(results) == "results" else f" --results {shlex.quote(str(results))}"
-    source = "" if row.dataset == "digits" else f" --dataset {shlex.quote(row.dataset)}"
     lines = [
-        f"bench show {row.key[:KEY_LENGTH]}{folder}",
-        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{source}{folder}",
-        f"bench table{folder}",
+        f"bench show {report.rows[-1].key[:KEY_LENGTH]}{store}",
+        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{data}{store}",
+        f"bench table{store}",
     ]
     console = make_console()
     console.print("Next:")
@@ -311,5 +311,5 @@ def make_table(title: str) -> Table:
 
 def make_console() -> Console:
     """Stdout; wide where nobody's window limits it."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)

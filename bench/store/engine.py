@@ -77,10 +77,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA foreign_keys = ON")
-    try:
-        cursor.execute("PRAGMA journal_mode = WAL")
-    finally:
-        cursor.close()
+    cursor.close()
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
@@ -93,8 +90,19 @@ def _begin_immediate(connection: sa.Connection) -> None:
 def _migrate(engine: Engine) -> None:
     with engine.connect().execution_options(reading=True) as connection:
         version = _version(connection)
+        others = sa.inspect(connection).get_table_names() if version is None else []
     if version == HEAD:
         return
+    if others:
+        raise BenchError(
+            f"the store '{engine.url.database}' is another program's database (it has a table '{others[0]}'); "
+            "choose another with --store"
+        )
+    if engine.dialect.name == "sqlite":
+        # A property of the file, so it is set once, and only on a file of ours.
+        raw = engine.raw_connection()
+        raw.cursor().execute("PRAGMA journal_mode = WAL")
+        raw.close()
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

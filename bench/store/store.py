@@ -144,7 +144,7 @@ class Store:
         """Store one chunk of every cell that an attack run serves, in one transaction.
 
         The cost is the run's; it is divided evenly among the cells it served. A
-        chunk that is already there with the same bits is left alone.
+        chunk that is already there with the same decisions is left alone.
 
         Raises:
             ConflictingResultError: a chunk is there with other outcomes.
@@ -154,8 +154,9 @@ class Store:
                 key, packed = key_of(cell), outcome.pack()
                 held = session.get(Chunk, (key, start))
                 if held is not None:
-                    if held.outcome != packed:
-                        raise ConflictingResultError(_conflict(key, start, Outcome.unpack(held.outcome), outcome))
+                    before = Outcome.unpack(held.outcome)
+                    if not before.agrees_with(outcome):
+                        raise ConflictingResultError(_conflict(key, start, before, outcome))
                     continue
                 session.add(Chunk(cell_key=key, start=start, n=outcome.n, outcome=packed))
                 row = session.get_one(Cell, key)
@@ -242,12 +243,21 @@ class Store:
             run = session.scalars(query).one()
             return {"run": run.id, "started": run.created.isoformat(), **run.provenance}
 
-    def speeds(self) -> list[tuple[Mapping[str, Any], float]]:
-        """(model identity, seconds per image and backward pass) of finished cells on this store's machines."""
+    def costs(self, device: str) -> list[tuple[Mapping[str, Any], int, int, float]]:
+        """(model identity, forwards, backwards, seconds) of cells finished on a device, the latest first.
+
+        Args:
+            device: its name as in the provenance.
+        """
         with self._read() as session:
-            query = sa.select(Cell.spec, Cell.seconds, Cell.backwards)
-            query = query.where(Cell.status == DONE, Cell.backwards > 0).order_by(Cell.updated.desc()).limit(500)
-            return [(spec["model"], seconds / backwards) for spec, seconds, backwards in session.execute(query)]
+            query = sa.select(Cell.spec, Cell.forwards, Cell.backwards, Cell.seconds, Run.provenance)
+            query = query.join(Run, Cell.run_id == Run.id).where(Cell.status == DONE, Cell.backwards > 0)
+            rows = session.execute(query.order_by(Cell.updated.desc()).limit(500))
+            return [
+                (spec["model"], forwards, backwards, seconds)
+                for spec, forwards, backwards, seconds, provenance in rows
+                if provenance.get("device") == device
+            ]
 
     def _outcome(self, session: Session, key: str) -> Outcome | None:
         query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)

@@ -26,7 +26,7 @@ def test_a_snapshot_is_bit_equal_to_a_shorter_run(neuron: NeuronSpec, rng: RNG) 
     model, x, y = spiking_net(neuron), images(6), labels(6)
 
     def run(steps: int, *snapshots: int) -> dict[int, object]:
-        with noise_stream(3, torch.arange(6)):
+        with noise_stream(model, 3, torch.arange(6)):
             return dict(pgd(model, x, y, THREAT, steps=steps, alpha=0.02, rng=rng(6), snapshots=snapshots))
 
     long = run(20, 7, 10)

@@ -107,7 +107,7 @@ def test_neither_batch_size_nor_order_matters(name: str, neuron: NeuronSpec, ord
     x, y = images(7, dtype=torch.float64), labels(7)
 
     def attack(index: Tensor) -> Tensor:
-        with noise_stream(11, index):
+        with noise_stream(model, 11, index):
             return ATTACKS[name](model, x[index], y[index], rng=CounterRNG(5, index))  # type: ignore[no-any-return]
 
     whole = attack(torch.arange(7))

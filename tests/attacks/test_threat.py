@@ -18,7 +18,7 @@ def test_eps_is_read_exactly(text: str, value: Fraction) -> None:
     assert parse_eps(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "nan", "inf", "-1/255"])
+@pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "nan", "inf", "-1/255", "1e400"])
 def test_what_is_not_a_budget_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="eps"):
         parse_eps(text)

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import shlex
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,7 @@ def test_hostile_weights_do_not_run(bench: Run, tiny_run: list[str], tmp_path: P
 
 PLUGIN = """
 import torch
+import defenses
 from bench import register
 from models.cnn import cnn_small
 
@@ -191,6 +194,22 @@ def nan(**spec):
 def rude(model, x, y, threat, *, rng):
     raise RuntimeError("no")
 
+@register.attack("brackets")
+def brackets(model, x, y, threat, *, rng):
+    raise ValueError("no such index [/x] in [n, draws]")
+
+@register.defense("broken")
+def broken():
+    class Part(defenses.Part):
+        name = "broken"
+        def penalty(self, step):
+            raise TypeError("not a penalty")
+    return defenses.Defense("broken", (Part(),))
+
+@register.model("odd")
+def odd(classes):
+    return None
+
 @register.attack("cheat")
 def cheat(model, x, y, threat, *, rng):
     return 1 - x
@@ -212,14 +231,54 @@ def test_a_failing_attack_does_not_stop_the_others_and_a_cheating_one_is_invalid
     bench: Run, tiny_run: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
-    result = bench(*tiny_run, "--plugin", "mine.py", "-a", "rude,cheat,fgsm", "--json")
+    result = bench(*tiny_run, "--plugin", "mine.py", "-a", "rude,brackets,cheat,fgsm", "--json")
     assert result.returncode == 1
     report = json.loads(result.stdout)
+    assert "no such index [/x] in [n, draws] (mine.py:" in result.stderr
+    assert "Traceback" not in result.stderr
     assert {cell["attack"]: cell["verdict"] for cell in report["cells"]} == {"cheat": "invalid", "fgsm": "ok"}
     assert "RuntimeError: no" in report["failures"][0]
     failed = [cell for cell in json.loads(bench("ls", "runs", "--json").stdout) if cell["status"] == "failed"]
-    assert [cell["attack"] for cell in failed] == ["rude"]
-    assert "cheat" not in bench("table").stdout.splitlines()[1]
+    assert [cell["attack"] for cell in failed] == ["rude", "brackets"]
+    assert "cheat" not in bench("table").stdout
+
+
+def test_a_failing_defense_does_not_stop_the_others(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    result = bench(*tiny_run, "--plugin", "mine.py", "-d", "broken,vanilla", "-a", "fgsm", "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert [cell["defense"] for cell in report["cells"]] == ["vanilla"]
+    assert "TypeError: not a penalty (mine.py:" in report["failures"][0]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_model_builder_with_another_signature_is_one_line(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    result = bench(*tiny_run[:3], "--plugin", "mine.py", "--model", "odd", "-a", "fgsm")
+    assert result.returncode == 2
+    assert "model 'odd'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_next_commands_name_the_data_and_the_store_as_typed(bench: Run, tiny_run: list[str]) -> None:
+    result = bench(*tiny_run, "-a", "fgsm", "--results", "my results")
+    following = [line.strip() for line in result.stdout.splitlines() if line.startswith("  bench ")]
+    assert len(following) == 3
+    for line in following:
+        again = bench(*("plan" if word == "run" else word for word in shlex.split(line)[1:]))
+        assert again.returncode == 0, line + again.stderr
+
+
+def test_another_program_s_database_is_left_alone(bench: Run, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE recipes (name TEXT)")
+    other.close()
+    before = (tmp_path / "other.sqlite").read_bytes()
+    result = bench("ls", "runs", "--store", "other.sqlite")
+    assert result.returncode == 2
+    assert "another program's database" in result.stderr
+    assert (tmp_path / "other.sqlite").read_bytes() == before
 
 
 def test_a_results_folder_that_cannot_be_written_is_named_before_training(

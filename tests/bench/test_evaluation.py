@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from bench.outcome import Flag, Outcome
 from bench.registry import ATTACKS, Entry
 from bench.resolve import build_model, parse_attack
 from bench.spec import CellSpec, ModelSpec
-from models.neurons import NeuronSpec
+from models.neurons import NeuronSpec, NoisyLIF
+from models.random import CounterRNG
 
 CPU = torch.device("cpu")
 NOISY = NeuronSpec("nlif", params=(("noise_var", 0.4),))
@@ -59,8 +62,8 @@ def measure(model: nn.Module, data: Dataset, *cells: CellSpec) -> dict[str, Outc
 def attack() -> Iterator[Callable[..., None]]:
     """Registers an attack called `mine` for one test."""
 
-    def add(run: Callable[..., Tensor]) -> None:
-        ATTACKS._entries["mine"] = Entry("mine", Attack(run, "test"), True)
+    def add(run: Callable[..., Tensor], **options: Any) -> None:
+        ATTACKS._entries["mine"] = Entry("mine", Attack(run, "test", **options), True)
 
     yield add
     ATTACKS._entries.pop("mine", None)
@@ -173,6 +176,7 @@ def test_a_tie_is_flagged_and_is_not_a_correct_prediction(data: Dataset) -> None
         (lambda model, x, y, threat, *, rng: x[:3], r"returned \[3, 1, 8, 8\] instead of images"),
         (lambda model, x, y, threat, *, rng: None, "returned NoneType"),
         (lambda model, x, y, threat, *, rng: {}["boom"], "KeyError: 'boom'"),
+        (lambda model, x, y, threat, *, rng: x.double(), "returned torch.float64 on cpu instead of torch.float32"),
     ],
 )
 def test_an_attack_that_breaks_its_contract_fails_with_its_name(
@@ -182,6 +186,99 @@ def test_an_attack_that_breaks_its_contract_fails_with_its_name(
     attack(run)
     with pytest.raises(BenchError, match=message):
         measure(model, data, cell(data, spec, "mine"))
+
+
+def test_an_attack_cannot_move_the_images_or_labels_it_is_judged_by(data: Dataset, attack: Callable[..., None]) -> None:
+    model, spec = network(data)
+
+    def move(model: nn.Module, x: Tensor, y: Tensor, threat: object, *, rng: CounterRNG) -> Tensor:
+        y.copy_(1 - y)
+        rng.samples.zero_()
+        return x.copy_(1 - x)
+
+    honest = measure(model, data, cell(data, spec, "clean"))["clean"]
+    attack(move)
+    outcome = measure(model, data, cell(data, spec, "mine"))["mine"]
+    assert (outcome.flags & Flag.OUTSIDE).all()
+    assert np.array_equal(outcome.clean, honest.clean)
+
+
+def train_mode(model: nn.Module, x: Tensor) -> None:
+    model.train()
+    model(x)
+
+
+def move_a_weight(model: nn.Module, x: Tensor) -> None:
+    next(model.parameters()).data.add_(0.1)
+
+
+def move_and_fail(model: nn.Module, x: Tensor) -> None:
+    move_a_weight(model, x)
+    raise RuntimeError("later")
+
+
+@pytest.mark.parametrize("meddle", [train_mode, move_a_weight, move_and_fail])
+def test_an_attack_that_changes_the_model_fails_and_the_model_is_put_back(
+    data: Dataset, attack: Callable[..., None], meddle: Callable[..., None]
+) -> None:
+    model, spec = network(data)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, threat: object, *, rng: CounterRNG) -> Tensor:
+        meddle(model, x)
+        return x
+
+    attack(run)
+    with pytest.raises(BenchError, match="changed the model it attacks"):
+        measure(model, data, cell(data, spec, "mine"))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
+
+
+def test_an_attack_that_draws_from_torch_s_generator_is_repeatable(data: Dataset, attack: Callable[..., None]) -> None:
+    model, spec = network(data)
+    seen = []
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, threat: object, *, rng: CounterRNG) -> Tensor:
+        seen.append(torch.rand(3))
+        return x
+
+    attack(run)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        measure(model, data, cell(data, spec, "mine", n=CHUNK + 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_more_restarts_lose_no_image_that_fewer_won(data: Dataset) -> None:
+    model, spec = network(data, NeuronSpec())
+    outcomes = [
+        measure(model, data, cell(data, spec, f"pgd3:restarts={k}", draws=1, n=CHUNK)).popitem()[1] for k in (1, 2, 4)
+    ]
+    for fewer, more in pairwise(outcomes):
+        assert not (more.last & ~fewer.last).any()
+        assert not (more.best & ~fewer.best).any()
+        assert (more.margin_last <= fewer.margin_last + 1e-6).all()
+        assert (more.margin_last < fewer.margin_last - 1e-4).any()
+
+
+def test_a_network_of_one_s_own_meets_fresh_noise_in_every_draw(data: Dataset) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neuron, self.readout = NoisyLIF(), nn.Linear(64, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.readout(self.neuron(x.flatten(1).expand(2, len(x), 64)).mean(0))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Own().eval()
+    spec = network(data)[1]
+    outcome = measure(model, data, cell(data, spec, "clean", draws=8))["clean"]
+    assert (outcome.clean != outcome.clean[:, :1]).any()
 
 
 def test_passes_are_counted_in_images(data: Dataset) -> None:

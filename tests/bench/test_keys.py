@@ -14,6 +14,7 @@ from bench.spec import (
     canonical_json,
     identity_of,
     key_of,
+    randomness_key,
     trajectory_key,
 )
 from models.neurons import NeuronSpec
@@ -69,14 +70,30 @@ def test_key_is_stable_across_versions_of_the_code() -> None:
 
 
 def test_step_counts_share_a_trajectory_but_not_a_key() -> None:
+    longer = replace(CELL, attack=replace(ATTACK, shares_trajectory=True))
+    shorter = replace(longer, attack=replace(longer.attack, steps=7))
+    assert trajectory_key(shorter) == trajectory_key(longer)
+    assert key_of(shorter) != key_of(longer)
+
+
+def test_an_attack_whose_schedule_knows_the_step_count_runs_once_for_each() -> None:
     shorter = replace(CELL, attack=replace(ATTACK, steps=7))
-    assert trajectory_key(shorter) == trajectory_key(CELL)
-    assert key_of(shorter) != key_of(CELL)
+    assert trajectory_key(shorter) != trajectory_key(CELL)
+    assert randomness_key(shorter) == randomness_key(CELL)
 
 
-@pytest.mark.parametrize("field", ["n", "draws"])
-def test_random_numbers_do_not_depend_on(field: str) -> None:
-    assert trajectory_key(replace(CELL, **{field: 3})) == trajectory_key(CELL)
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CELL, n=3),
+        replace(CELL, draws=3),
+        replace(CELL, attack=replace(ATTACK, steps=3)),
+        replace(CELL, attack=replace(ATTACK, restarts=3)),
+    ],
+)
+def test_random_numbers_do_not_depend_on_how_much_is_done(other: CellSpec) -> None:
+    assert randomness_key(other) == randomness_key(CELL)
+    assert key_of(other) != key_of(CELL)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +105,7 @@ def test_random_numbers_do_not_depend_on(field: str) -> None:
     ],
 )
 def test_another_seed_budget_or_network_has_other_random_numbers(other: CellSpec) -> None:
+    assert randomness_key(other) != randomness_key(CELL)
     assert trajectory_key(other) != trajectory_key(CELL)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.registry import ATTACKS, DEFENSES, KINDS, Registry, load_plugin
+from bench.registry import ATTACKS, DEFENSES, KINDS, Entry, Registry, load_plugin
+from bench.resolve import parse_attack
 
 
 def test_a_taken_name_is_refused_with_its_owner() -> None:
@@ -19,6 +20,13 @@ def test_a_taken_name_is_refused_with_its_owner() -> None:
 def test_a_name_the_command_line_could_not_say_is_refused(name: str) -> None:
     with pytest.raises(BenchError, match="letters, digits"):
         Registry("defense", {}).add(name, object())
+
+
+def test_a_registered_name_that_is_also_a_step_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTACKS._entries, "pgd40", Entry("pgd40", ATTACKS.get("fgsm"), True))
+    with pytest.raises(BenchError, match=r"'pgd40' is ambiguous.*'pgd' with 40 steps"):
+        parse_attack("pgd40", "0.1")
+    assert parse_attack("pgd41", "0.1").family == "pgd"
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -1,6 +1,7 @@
 """Tables arrange what is stored, and lose nothing in a narrow window."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -23,7 +24,8 @@ def row(defense: str, attack: str, steps: int = 0, robust: float = 0.5, **change
         "key": f"{defense}{attack}{changes}", "status": "done", "verdict": "ok", "dataset": "digits",
         "model": "cnn-small", "defense": defense, "seed": 0, "attack": attack, "norm": "linf", "eps": "1/10",
         "n": 100, "draws": 1, "flags": {}, "forwards": 1, "backwards": 1, "seconds": 1.0, "error": None,
-        "weights_key": f"train:{defense}", "spec": {"attack": {"family": family, "steps": steps}},
+        "weights_key": f"train:{defense}",
+        "spec": {"attack": {"family": family, "steps": steps}, "model": {"T": 4}, "attack_seed": 0, "test_hash": "abc"},
         "updated": datetime.now(UTC), "summary": summary,
     }  # fmt: skip
     return CellRow(**(values | changes))  # type: ignore[arg-type]
@@ -56,6 +58,33 @@ def test_what_is_the_same_everywhere_stands_in_the_caption() -> None:
 def test_networks_alike_in_all_but_their_weights_are_told_apart() -> None:
     rows = [row("tgo", "fgsm"), row("tgo", "fgsm", weights_key="train:other")]
     assert "| defense | weights | clean | fgsm |" in render(matrix(rows), "md")
+
+
+def test_cells_measured_in_another_way_are_another_row_not_superseded() -> None:
+    first = row("tgo", "fgsm", draws=5)
+    for changes in (
+        {"draws": 1},
+        {"spec": {**first.spec, "test_hash": "def"}},
+        {"spec": {**first.spec, "attack_seed": 1}},
+        {"spec": {**first.spec, "model": {"T": 8}}},
+    ):
+        table = matrix([first, replace(first, key="other", **changes)])
+        assert table.hidden == 0
+        assert len(table.rates) == 2
+        head = render(table, "md").splitlines()[2]
+        extra = {"draws", "test set", "attack seed", "weights"} & {cell.strip() for cell in head.split("|")}
+        assert len(extra) == 1, head
+
+
+def test_rows_that_differ_anyway_need_no_more_columns() -> None:
+    text = render(matrix([row("vanilla", "fgsm", draws=1), row("tgo", "fgsm", draws=5)]), "md")
+    assert "| defense | clean | fgsm |" in text
+
+
+def test_the_clean_attack_is_the_clean_column_whatever_its_name() -> None:
+    plain, swept = row("at", "clean"), row("at", "clean@arctan:alpha=2")
+    swept = replace(swept, spec=plain.spec)
+    assert list(matrix([row("at", "fgsm"), plain, swept]).rates.columns) == ["clean", "fgsm"]
 
 
 def test_several_budgets_make_columns_of_their_own() -> None:

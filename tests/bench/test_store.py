@@ -65,6 +65,16 @@ def test_the_same_chunk_twice_changes_nothing(store: Store) -> None:
     assert store.cells()[0].forwards == 10
 
 
+def test_another_machine_s_rounding_is_the_same_result(store: Store) -> None:
+    cell, first = make_cell(), outcome(128)
+    prepared(store, cell)
+    store.add_chunks(0, {cell: first}, 1, 1, 1.0)
+    store.add_chunks(0, {cell: replace(first, margin_last=first.margin_last * np.float32(1.00001))}, 1, 1, 1.0)
+    held = store.outcome(key_of(cell))
+    assert held is not None
+    assert np.array_equal(held.margin_last, first.margin_last)
+
+
 def test_a_different_second_result_is_an_error_that_shows_both_and_keeps_the_first(store: Store) -> None:
     cell = make_cell()
     prepared(store, cell)

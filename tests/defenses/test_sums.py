@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from defenses import ConflictError, Defense, Part, Setting
 from defenses.at import at
@@ -17,6 +18,7 @@ from defenses.sr import sr
 from defenses.tgo import tgo
 from defenses.vanilla import vanilla
 from models.neurons import NeuronSpec
+from models.random import CounterRNG
 
 ALL = {"vanilla": vanilla(), "at": at(), "rat": rat(), "sr": sr(), "mc": mc(), "nlif": nlif(), "tgo": tgo()}
 SETTING = Setting("wrn16-4", Fraction(2, 255))
@@ -76,6 +78,25 @@ def test_one_idea_with_two_settings_is_refused_and_the_difference_named() -> Non
 
 
 @dataclass(frozen=True)
+class Darker(Part):
+    name: ClassVar[str] = "darker"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: CounterRNG) -> Tensor:
+        return x / 2
+
+
+@dataclass(frozen=True)
+class Brighter(Darker):
+    name: ClassVar[str] = "brighter"
+
+
+def test_hooks_run_in_one_order_however_a_sum_is_written() -> None:
+    a, b = Defense("a", (Darker(),)), Defense("b", (Brighter(),))
+    names = [[part.name for part in total.parts] for total in (a + b, b + a, Defense("ab", (Darker(), Brighter())))]
+    assert names == [["brighter", "darker"]] * 3
+
+
+@dataclass(frozen=True)
 class OtherNeurons(Part):
     name: ClassVar[str] = "other-neurons"
     slot: ClassVar[str | None] = "neuron"
@@ -122,6 +143,7 @@ def test_every_hyper_parameter_and_the_version_are_part_of_the_identity() -> Non
         (lambda: sr(lam=-1), "lam must not be negative"),
         (lambda: rat(beta=0), "beta must be positive"),
         (lambda: at(steps=0), "steps must be at least 1"),
+        (lambda: at(eps=Fraction(8)), r"did you mean 8/255\?"),
     ],
 )
 def test_impossible_settings_are_refused(build: object, message: str) -> None:

@@ -6,7 +6,7 @@ from support import images, spiking_net
 from torch import nn
 
 from models import LIF, NeuronSpec, NoisyLIF, noise_stream, record_membrane, using_surrogate
-from models.neurons import is_stochastic, spiking_layers
+from models.neurons import is_stochastic, number_layers, spiking_layers
 from models.surrogates import ArcTan, Triangular
 
 NOISY = NeuronSpec("nlif", params=(("noise_var", 0.4),))
@@ -60,7 +60,7 @@ def test_noise_has_the_stated_variance() -> None:
                 torch.manual_seed(0)
                 noise = neuron.noise(zeros)
         else:
-            with noise_stream(0, torch.arange(100)) as stream:
+            with noise_stream(neuron, 0, torch.arange(100)) as stream:
                 stream.begin_forward()
                 noise = neuron.noise(zeros)
         assert noise is not None
@@ -69,9 +69,9 @@ def test_noise_has_the_stated_variance() -> None:
 
 
 def test_noise_makes_a_neuron_fire_as_often_as_the_normal_law_says() -> None:
-    with noise_stream(0, torch.arange(200)) as stream:
-        stream.begin_forward()
-        rate = NoisyLIF(0.4, decay=0.0)(torch.full((4, 200, 50), 0.5)).mean()
+    neuron = NoisyLIF(0.4, decay=0.0)
+    with noise_stream(neuron, 0, torch.arange(200)):
+        rate = neuron(torch.full((4, 200, 50), 0.5)).mean()
     expected = 1 - torch.special.ndtr(torch.tensor(0.5 / 0.4**0.5))
     assert float(rate) == pytest.approx(float(expected), abs=0.01)
 
@@ -103,7 +103,7 @@ def test_in_a_stream_every_forward_call_is_a_new_draw_and_the_same_each_time() -
     model, x = spiking_net(NOISY), images(4)
 
     def draws(first: int, count: int) -> list[torch.Tensor]:
-        with noise_stream(9, torch.arange(4), first):
+        with noise_stream(model, 9, torch.arange(4), first):
             return [model(x) for _ in range(count)]
 
     three = draws(0, 3)
@@ -115,10 +115,11 @@ def test_in_a_stream_every_forward_call_is_a_new_draw_and_the_same_each_time() -
 
 
 def test_layers_of_a_network_draw_different_noise() -> None:
-    layers = list(spiking_layers(spiking_net(NOISY)).values())
+    model = spiking_net(NOISY)
+    layers = list(spiking_layers(model).values())
     assert [layer.layer for layer in layers] == [0, 1]
     zeros = torch.zeros(2, 3, 4)
-    with noise_stream(0, torch.arange(3)) as stream:
+    with noise_stream(model, 0, torch.arange(3)) as stream:
         stream.begin_forward()
         first, second = (layer.noise(zeros) for layer in layers)
     assert not torch.equal(first, second)  # type: ignore[arg-type]
@@ -167,3 +168,18 @@ def test_the_attacker_s_surrogate_changes_gradients_and_nothing_else() -> None:
 
 def test_other_modules_are_not_stochastic() -> None:
     assert not is_stochastic(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
+
+
+def test_any_module_with_noisy_neurons_draws_anew_in_each_call_and_each_layer() -> None:
+    """A network of one's own need not derive from SpikingNet."""
+    model = nn.Sequential(NoisyLIF(), NoisyLIF())
+    number_layers(model)
+    seen: list[torch.Tensor] = []
+    for layer in model:
+        layer.register_forward_hook(lambda layer, _, spikes: seen.append(spikes))
+    zeros = torch.zeros(4, 3, 50)
+    with noise_stream(model, 0, torch.arange(3)):
+        model(zeros)
+        model(zeros)
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import random
 from models.random import CounterRNG, derive_key, noise_stream, philox4x32
@@ -114,7 +114,9 @@ def test_a_key_depends_on_every_part_and_on_where_parts_end() -> None:
 
 
 def test_a_stream_serves_only_the_batch_it_was_opened_for() -> None:
-    with noise_stream(1, torch.arange(4)) as stream:
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        with pytest.raises(ValueError, match="outside of a call of the model"):
+            stream.normal(torch.zeros(2, 4, 3), 0)
         stream.begin_forward()
         assert stream.normal(torch.zeros(2, 4, 3), 0).shape == (2, 4, 3)
         with pytest.raises(ValueError, match="a batch of 5 inside a noise stream that was opened for 4"):
@@ -123,8 +125,11 @@ def test_a_stream_serves_only_the_batch_it_was_opened_for() -> None:
 
 def test_streams_nest() -> None:
     assert random.active_noise_stream() is None
-    with noise_stream(1, torch.arange(1)) as outer:
-        with noise_stream(2, torch.arange(1)) as inner:
+    model = nn.Identity()
+    with noise_stream(model, 1, torch.arange(1)) as outer:
+        with noise_stream(model, 2, torch.arange(1)) as inner:
             assert random.active_noise_stream() is inner
+            model(torch.zeros(1))
         assert random.active_noise_stream() is outer
+        assert (outer.draw, inner.draw) == (-1, 0)
     assert random.active_noise_stream() is None
