@@ -30,8 +30,9 @@ class Attack:
     """An attack as the registry holds it.
 
     Attributes:
-        run: `run(model, x, y, threat, *, rng, [steps, snapshots,] **params)`, returning
-            x_adv [N, *], or a `Path` where `takes_steps`.
+        run: `run(model, x, y, threat, *, rng, **params)`, returning x_adv [N, *]. With `takes_steps` it is also
+            given `steps`; with `shares_trajectory` also `snapshots`, the step counts at which to keep a
+            candidate, and returns a `Path` that has them.
         summary: one line for listings.
         takes_steps: whether the name ends in a step count (`pgd40`).
         defaults: parameters and their default values; a parameter outside this set is refused.

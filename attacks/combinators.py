@@ -36,7 +36,8 @@ def run_attack(
     if not attack.takes_steps:
         x_adv = attack.run(model, x, y, threat, rng=rng, **params)
         return {0: Candidate(x_adv, x_adv)}
-    result = attack.run(model, x, y, threat, rng=rng, steps=max(steps), snapshots=steps, **params)
+    kept = {"snapshots": steps} if attack.shares_trajectory else {}
+    result = attack.run(model, x, y, threat, rng=rng, steps=max(steps), **kept, **params)
     if isinstance(result, Tensor):
         return {max(steps): Candidate(result, result)}
     return result  # type: ignore[no-any-return]

@@ -105,8 +105,8 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> Non
         BenchError: names, shapes or dtypes differ, or a value is not finite.
     """
     own = model.state_dict()
-    problems = [f"lacks {name}" for name in own if name not in tensors]
-    problems += [f"has an extra {name}" for name in tensors if name not in own]
+    problems = [f"it lacks {name}" for name in own if name not in tensors]
+    problems += [f"it has an extra {name}" for name in tensors if name not in own]
     problems += [
         f"{name} is {list(tensors[name].shape)} {tensors[name].dtype}, not {list(own[name].shape)} {own[name].dtype}"
         for name in own
@@ -114,7 +114,7 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> Non
     ]
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise BenchError(f"'{source}' holds another architecture: it {shown}. Name the right one with --model")
+        raise BenchError(f"'{source}' holds another architecture: {shown}. Name the right one with --model")
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BenchError(f"'{source}': {name} contains NaN or infinite values")

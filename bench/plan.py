@@ -11,7 +11,7 @@ from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.registry import MODELS
 from bench.resolve import parse_attack, parse_defense, split_list
-from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
+from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, identity_of, key_of, trajectory_key
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
@@ -26,7 +26,8 @@ class Request:
     """What the user asked for; None means the dataset's protocol decides.
 
     Attributes:
-        defenses, attacks, eps, seeds: each combination becomes a cell.
+        defenses, attacks, eps, seeds: each combination becomes a cell. Defenses default to vanilla, or
+            to what the checkpoint given as `weights` says; seeds to 0.
         dataset: registered name, or the path of an `.npz` file.
         model: architecture.
         T, decay, surrogate: of the network that is trained.
@@ -40,10 +41,10 @@ class Request:
         weights: evaluate this checkpoint instead of training.
     """
 
-    defenses: Sequence[str] = ("vanilla",)
+    defenses: Sequence[str] = ()
     attacks: Sequence[str] = ("pgd40",)
     eps: Sequence[str] = ()
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[int] = ()
     dataset: str = "digits"
     model: str | None = None
     T: int = 4
@@ -122,10 +123,17 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
         BenchError: anything in the request is unknown, unreadable, contradictory or out of range.
     """
     # Names first: a typing error should not cost a dataset download.
-    defenses = [parse_defense(text) for text in split_list(request.defenses)]
+    given = _given_weights(request) if request.weights is not None else None
+    defenses = [parse_defense(text) for text in split_list(request.defenses) or [given.defense if given else "vanilla"]]
     attack_names = split_list(request.attacks)
-    if not defenses or not attack_names or not request.seeds:
-        raise BenchError("name at least one defense, one attack and one seed")
+    if not attack_names:
+        raise BenchError("name at least one attack")
+    if len(defenses) > 1 and given:
+        raise BenchError("--weights is one network: name one defense with it")
+    if min(request.seeds, default=0) < 0:
+        raise BenchError(f"--seed must not be negative, got {min(request.seeds)}")
+    if request.norm != "linf" and not request.eps:
+        raise BenchError(f"--norm {request.norm} needs --eps: the datasets' budgets are meant for linf")
     if request.T < 1:
         raise BenchError(f"T must be at least 1, got {request.T}")
     if request.draws is not None and not 1 <= request.draws <= 1000:
@@ -135,8 +143,6 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
     if request.model is not None:
         MODELS.entry(request.model)
-    if request.weights is not None and (len(defenses) > 1 or len(request.seeds) > 1):
-        raise BenchError("--weights is one network: name one defense (its label) and one seed with it")
     try:
         surrogate = format_surrogate(parse_surrogate(request.surrogate))
         neuron = NeuronSpec(decay=request.decay, surrogate=surrogate)
@@ -169,7 +175,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             std=dataset.std,
             fingerprint=MODELS.entry(model_name).fingerprint(),
         )
-        for seed in request.seeds:
+        for seed in request.seeds or (0,):
             spec = TrainSpec(
                 model=model,
                 recipe=recipe,
@@ -177,11 +183,11 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
                 train_hash=dataset.train_hash,
                 seed=seed,
                 log_eps=protocol.eps,
-                defense_name=defense.name,
+                defense_name=given.label(defense) if given else defense.name,
                 dataset=dataset.name,
                 fingerprint=_plugin_fingerprint(settled),
             )
-            jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints))
+            jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given))
     jobs = _merge(jobs)
     return Plan(dataset, tuple(jobs), {})
 
@@ -194,14 +200,15 @@ def _job(
     n: int,
     request: Request,
     checkpoints: Path,
+    given: "_GivenWeights | None",
 ) -> TrainJob:
     network = build_without_rng(spec)
-    if request.weights is None:
+    if given is None:
         weights_key = f"train:{key_of(spec)}"
         trained = checkpoint_path(checkpoints, key_of(spec)).exists()
     else:
-        tensors, _ = load_tensors(request.weights)
-        weights_key, trained = f"file:{hash_tensors(tensors)}", True
+        given.check(spec.model)
+        weights_key, trained = f"file:{given.sha256}", True
     draws = request.draws or (STOCHASTIC_DRAWS if is_stochastic(network) else 1)
     groups: dict[str, dict[str, CellSpec]] = {}
     for attack in attacks:
@@ -222,6 +229,53 @@ def _job(
         (tuple(group.values()) for group in groups.values()), key=lambda group: max(cell.attack.steps for cell in group)
     )
     return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
+
+
+@dataclass(frozen=True)
+class _GivenWeights:
+    """A checkpoint the user brings; one of ours knows the network it belongs to."""
+
+    path: Path
+    sha256: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def defense(self) -> str:
+        name = self.metadata.get("defense")
+        if not isinstance(name, str):
+            raise BenchError(
+                f"'{self.path}' does not say how it was trained: name its defense with -d, since the defense decides "
+                "which neurons the network runs with (vanilla if nothing applies)"
+            )
+        return name
+
+    def label(self, defense: Defense) -> str:
+        return f"{defense.name} ({self.path.name})"
+
+    def check(self, model: ModelSpec) -> None:
+        trained = self.metadata.get("spec", {}).get("model")
+        asked = identity_of(model)
+        wrong = [name for name in asked if trained and name in trained and trained[name] != asked[name]]
+        if trained and wrong:
+            name = wrong[0]
+            raise BenchError(
+                f"'{self.path}' was trained with {name} {_brief(trained[name])} "
+                f"and would run with {_brief(asked[name])}; "
+                "give the options it was trained with (-d, --model, -T, --decay, --surrogate, --dataset)"
+            )
+
+
+def _brief(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+
+
+def _given_weights(request: Request) -> _GivenWeights:
+    assert request.weights is not None
+    typed = [f"--{name.replace('_', '-')}" for name, value in request.recipe.items() if value is not None]
+    if typed or request.seeds:
+        raise BenchError(f"--weights is trained already: {(typed or ['--seed'])[0]} has no effect, leave it out")
+    tensors, metadata = load_tensors(request.weights)
+    return _GivenWeights(request.weights, hash_tensors(tensors), metadata)
 
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:

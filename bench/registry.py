@@ -102,7 +102,10 @@ class Registry:
         if name not in self._entries:
             self._scan()
         if name not in self._entries:
-            raise BenchError(f"unknown {self.kind} '{name}'{nearest(name, self._entries)}; see: bench ls {self.kind}s")
+            raise BenchError(
+                f"unknown {self.kind} '{name}'{nearest(name, self._entries)}; see: bench ls {self.kind}s "
+                "(a plug-in's names need --plugin FILE)"
+            )
         return self._entries[name]
 
     def get(self, name: str) -> Any:
@@ -130,7 +133,7 @@ class Registry:
 
 def nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
     """`, did you mean 'x'?` for the nearest name, or an empty string."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
 
 
@@ -183,13 +186,24 @@ class _Register:
         return self._plain(DATASETS, name)
 
     def attack(self, name: str, summary: str = "", **options: Any) -> Callable[[Any], Any]:
-        """Register `attack(model, x, y, threat, *, rng, **params) -> x_adv`; options are `attacks.Attack`'s."""
+        """Register `attack(model, x, y, threat, *, rng, **params) -> x_adv`.
+
+        Args:
+            name: as typed on the command line.
+            summary: for listings; the docstring's first line if not given.
+            options: fields of `attacks.Attack`, for example `takes_steps=True`. `defaults` are read from
+                the function's keyword-only parameters unless given.
+
+        Raises:
+            BenchError: the name is taken, or the function lacks a parameter that it will be called with.
+        """
 
         def decorate(run: Any) -> Any:
             from attacks.base import Attack
 
             first_line = (inspect.getdoc(run) or "").split("\n")[0]
-            ATTACKS.add(name, Attack(run, summary or first_line, **options))
+            settled = {"defaults": _defaults(name, run, options), **options}
+            ATTACKS.add(name, Attack(run, summary or first_line, **settled))
             return run
 
         return decorate
@@ -200,6 +214,26 @@ class _Register:
             return target
 
         return decorate
+
+
+def _defaults(name: str, run: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters a user may set: keyword-only ones that the harness does not fill in itself."""
+    parameters = inspect.signature(run).parameters
+    given = {"rng"}
+    if options.get("takes_steps"):
+        given.add("steps")
+    if options.get("shares_trajectory"):
+        given.add("snapshots")
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    missing = sorted(given - set(parameters))
+    if missing and not anything:
+        raise BenchError(f"attack '{name}' must accept the keyword {', '.join(missing)}")
+    own = {p.name: p.default for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    own = {key: default for key, default in own.items() if key not in given}
+    unset = [key for key, default in own.items() if default is inspect.Parameter.empty]
+    if unset and "defaults" not in options:
+        raise BenchError(f"attack '{name}': parameter '{unset[0]}' needs a default value")
+    return own
 
 
 register = _Register()

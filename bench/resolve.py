@@ -239,6 +239,6 @@ def _convert(owner: str, key: str, text: str, annotation: Any, default: Any) -> 
             try:
                 return convert(text)
             except (ValueError, KeyError, ZeroDivisionError, OverflowError):
-                expected = "true or false" if kind is bool else f"a {kind.__name__}"
+                expected = {bool: "true or false", int: "an integer"}.get(kind, "a number")
                 raise BenchError(f"{owner}: {key}={text} is not {expected}") from None
     return text

@@ -66,6 +66,8 @@ class Trained:
 class Progress:
     """What a caller may want to hear while training; does nothing by itself."""
 
+    def resumed(self, epoch: int) -> None: ...
+
     def batch(self, epoch: int, done: int, total: int) -> None: ...
 
     def epoch(self, log: EpochLog) -> None: ...
@@ -111,17 +113,18 @@ def train(
         loop = _Loop(spec, defense, dataset, model, device)
         resume = folder / f"{key[:16]}.resume.safetensors"
         loop.restore(resume, key)
+        if loop.epoch:
+            progress.resumed(loop.epoch)
         while loop.epoch < spec.recipe.epochs:
             progress.epoch(loop.run_epoch(progress))
             if loop.epoch < spec.recipe.epochs:
                 loop.save(resume, key)
     path = checkpoint_path(folder, key)
     log = [vars(line) for line in loop.log]
-    metadata = {"key": key, "spec": identity_of(spec)}
+    metadata = {"key": key, "spec": identity_of(spec), "defense": spec.defense_name}
     sha256 = save_tensors(path, model.state_dict(), metadata)
     sidecar = {
         **metadata,
-        "defense": spec.defense_name,
         "dataset": spec.dataset,
         "weights_sha256": sha256,
         "seconds": loop.seconds,

@@ -17,6 +17,7 @@ from rich.progress import (
 
 from attacks.threat import format_eps
 from bench.plan import Plan, TrainJob
+from bench.report.results import counted
 from bench.scheduler import Listener
 from bench.spec import CellSpec
 from bench.store import CellRow
@@ -33,6 +34,8 @@ class Display(Listener):
 
     def __init__(self, plan: Plan) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False)
+        if not self.console.is_terminal:
+            self.console.width = 500
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -51,7 +54,7 @@ class Display(Listener):
     def __enter__(self) -> "Display":
         if self.known:
             rest = "nothing to compute" if self.known == self.total else f"{self.total - self.known} to compute"
-            self.console.print(f"{self.known} of {self.total} cells are already in the store, {rest}.")
+            self.console.print(f"{self.known} of {counted(self.total, 'cell')} in the store already, {rest}.")
         self.bars.start()
         return self
 
@@ -66,8 +69,7 @@ class Display(Listener):
         held_out = "; accuracies on held-out training images" if spec.recipe.holdout else ""
         self.console.print(
             f"training {spec.defense_name} (seed {spec.seed}): "
-            f"{spec.model.name} on {spec.dataset}, {epochs} epochs{held_out}",
-            soft_wrap=True,
+            f"{spec.model.name} on {spec.dataset}, {counted(epochs, 'epoch')}{held_out}",
         )
         self._start(f"train {spec.defense_name}", epochs)
         return _TrainingProgress(self, epochs)
@@ -82,9 +84,7 @@ class Display(Listener):
         names = ", ".join(c.attack.name for c in cells)
         already = sum(min(CHUNK, cell.n - start) for start in done)
         resumed = f", {already} of {cell.n} images already done" if already else ""
-        self.console.print(
-            f"attacking {cell.defense_name} with {names} at eps {format_eps(cell.attack.eps)}{resumed}", soft_wrap=True
-        )
+        self.console.print(f"attacking {cell.defense_name} with {names} at eps {format_eps(cell.attack.eps)}{resumed}")
         self._start(f"{cell.defense_name} / {names}", cell.n, already)
 
     def attacked(self, images: int, robust: int) -> None:
@@ -96,18 +96,17 @@ class Display(Listener):
 
     def failed(self, what: str, error: str) -> None:
         self._stop()
-        self.console.print(f"failed {what}: {error}", style="red", soft_wrap=True)
+        self.console.print(f"failed {what}: {error}", style="red")
 
     def advance(self, amount: float, note: str) -> None:
         if self.task is not None:
             self.bars.update(self.task, advance=amount, note=note)
 
     def epoch_line(self, log: EpochLog, epochs: int) -> None:
-        quick = "" if math.isnan(log.clean) else f"  clean {log.clean:6.1%}  pgd7 {log.robust:6.1%}"
+        quick = "" if math.isnan(log.clean) else f"  clean {log.clean:5.1%}  pgd7 {log.robust:5.1%}"
         self.console.print(
-            f"  epoch {log.epoch:>3}/{epochs}  loss {log.loss:.3f}  penalty {log.penalty:.3f}{quick}"
+            f"  epoch {log.epoch:>{len(str(epochs))}}/{epochs}  loss {log.loss:.3f}  penalty {log.penalty:.3f}{quick}"
             f"  {log.images_per_second:,.0f} images/s",
-            soft_wrap=True,
         )
         if log.epoch == epochs:
             self._stop()
@@ -126,6 +125,10 @@ class Display(Listener):
 class _TrainingProgress(TrainingListener):
     def __init__(self, display: Display, epochs: int) -> None:
         self.display, self.epochs = display, epochs
+
+    def resumed(self, epoch: int) -> None:
+        self.display.console.print(f"  continuing after epoch {epoch}")
+        self.display.advance(epoch, "")
 
     def batch(self, epoch: int, done: int, total: int) -> None:
         self.display.advance(1 / total, f"epoch {epoch}/{self.epochs}")

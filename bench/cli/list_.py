@@ -1,6 +1,9 @@
 """`bench ls`: what there is."""
 
 import json
+import shutil
+import sys
+import textwrap
 from typing import Annotated
 
 import typer
@@ -39,6 +42,11 @@ def list_(
     if as_json:
         print(json.dumps(entries, indent=1))
         return
-    width = max(len(entry["name"]) for entry in entries)
+    width = max(len(entry["name"]) for entry in entries) + 2
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     for entry in entries:
-        print(f"{entry['name']:{width}}  {entry['summary']}" + ("" if entry["builtin"] else f"  [{entry['origin']}]"))
+        text = entry["summary"] + ("" if entry["builtin"] else f"  [{entry['origin']}]")
+        indent = " " * width
+        print(
+            textwrap.fill(f"{entry['name']:{width}}{text}", columns, subsequent_indent=indent, break_on_hyphens=False)
+        )

@@ -5,6 +5,7 @@ import inspect
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -23,7 +24,9 @@ Defenses = Annotated[
     typer.Option(
         "--defense",
         "-d",
-        help="Training recipe or a sum of them: tgo, tgo+at, mc:lam_max=0.6+rat. Repeat or separate by commas.",
+        metavar="NAME",
+        help="Training recipe or a sum of them: tgo, tgo+at, mc:lam_max=0.6+rat; vanilla if not given. "
+        "Several: repeat, or separate by commas.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -32,7 +35,8 @@ Attacks = Annotated[
     typer.Option(
         "--attack",
         "-a",
-        help="Attack and step count: fgsm, pgd40, pgd40:alpha=0.01. Repeat or separate by commas.",
+        metavar="NAME",
+        help="Attack and step count: fgsm, pgd40, pgd40:alpha=0.01; pgd40 if not given. Several as above.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -40,27 +44,43 @@ DatasetName = Annotated[
     str | None,
     typer.Option(
         "--dataset",
+        metavar="NAME",
         help="digits (built in, the default), cifar10, cifar100, or the path of an .npz file.",
         rich_help_panel=_WHAT,
     ),
 ]
 ModelName = Annotated[
-    str | None, typer.Option("--model", help="Architecture; the dataset's default if not given.", rich_help_panel=_WHAT)
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Architecture (bench ls models); the dataset's default if not given.",
+        rich_help_panel=_WHAT,
+    ),
 ]
 Preset = Annotated[
     str | None,
     typer.Option(
-        "--preset", help="A named matrix: table1, table2, table4. Other options override it.", rich_help_panel=_WHAT
+        "--preset",
+        metavar="NAME",
+        help="A named matrix: table1, table2, table4. Other options override it.",
+        rich_help_panel=_WHAT,
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Attack this safetensors checkpoint instead of training.", rich_help_panel=_WHAT),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Attack this safetensors checkpoint instead of training.",
+        rich_help_panel=_WHAT,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
         "--plugin",
+        metavar="FILE",
         help="Python file that registers defenses, attacks, models or datasets. Repeatable.",
         rich_help_panel=_WHAT,
     ),
@@ -70,15 +90,18 @@ Eps = Annotated[
     list[str] | None,
     typer.Option(
         "--eps",
-        help="Budget in pixel units of images in [0, 1]: 8/255 or 0.15. Several make a curve.",
+        metavar="EPS",
+        help="Budget in pixel units of images in [0, 1]: 8/255 or 0.15. The dataset's if not given: 8/255, and 0.1 "
+        "for digits. Several make a curve.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
-NormName = Annotated[str, typer.Option("--norm", help="linf or l2.", rich_help_panel=_PROTOCOL)]
+NormName = Annotated[str, typer.Option("--norm", metavar="NORM", help="linf or l2.", rich_help_panel=_PROTOCOL)]
 Alpha = Annotated[
     str | None,
     typer.Option(
         "--alpha",
+        metavar="STEP",
         help="Step size in pixel units; eps*51/160 if not given (0.01 at 8/255, as in the paper).",
         rich_help_panel=_PROTOCOL,
     ),
@@ -87,15 +110,16 @@ Restarts = Annotated[
     int | None,
     typer.Option(
         "--restarts",
+        metavar="INT",
         help="Independent runs of iterative attacks, the strongest kept per image.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
-RandomStart = Annotated[
-    bool | None,
+NoRandomStart = Annotated[
+    bool,
     typer.Option(
-        "--random-start/--no-random-start",
-        help="Start PGD at a random point of the ball (the default) or at the image.",
+        "--no-random-start",
+        help="Start PGD at the image instead of at a random point of the ball.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
@@ -103,6 +127,7 @@ AttackSurrogate = Annotated[
     str | None,
     typer.Option(
         "--attack-surrogate",
+        metavar="NAME",
         help="Surrogate the attacker differentiates spikes by: arctan:alpha=4. The network's own if not given.",
         rich_help_panel=_PROTOCOL,
     ),
@@ -110,60 +135,105 @@ AttackSurrogate = Annotated[
 Count = Annotated[
     int | None,
     typer.Option(
-        "-n", "--images", help="Attack the first so many test images; 0 means all.", rich_help_panel=_PROTOCOL
+        "-n",
+        "--images",
+        metavar="INT",
+        help="Attack the first so many test images, 0 means all; 1000 if not given, 500 digits.",
+        rich_help_panel=_PROTOCOL,
     ),
 ]
 Draws = Annotated[
     int | None,
     typer.Option(
         "--draws",
+        metavar="INT",
         help="Scoring draws per image; 1 for deterministic networks, 5 for noisy ones if not given.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
 AttackSeed = Annotated[
-    int, typer.Option("--attack-seed", help="Selects the attacks' random numbers.", rich_help_panel=_PROTOCOL)
+    int,
+    typer.Option(
+        "--attack-seed", metavar="INT", help="Selects the attacks' random numbers.", rich_help_panel=_PROTOCOL
+    ),
 ]
 
 Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", help="Training seed. Repeatable.", rich_help_panel=_TRAINING)
+    list[str] | None,
+    typer.Option(
+        "--seed", metavar="INT", help="Training seed; 0 if not given. Several as above.", rich_help_panel=_TRAINING
+    ),
 ]
-Steps = Annotated[int, typer.Option("-T", "--time-steps", help="Time steps of the network.", rich_help_panel=_TRAINING)]
+Steps = Annotated[
+    int, typer.Option("-T", "--time-steps", metavar="INT", help="Time steps of the network.", rich_help_panel=_TRAINING)
+]
 Decay = Annotated[
-    float, typer.Option("--decay", help="Leak of the neurons; 1 is integrate-and-fire.", rich_help_panel=_TRAINING)
+    float,
+    typer.Option(
+        "--decay", metavar="X", help="Leak of the neurons; 1 is integrate-and-fire.", rich_help_panel=_TRAINING
+    ),
 ]
 SurrogateName = Annotated[
-    str, typer.Option("--surrogate", help="Surrogate used in training: triangular:gamma=1.", rich_help_panel=_TRAINING)
+    str,
+    typer.Option(
+        "--surrogate", metavar="NAME", help="Surrogate used in training: triangular:gamma=1.", rich_help_panel=_TRAINING
+    ),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Training epochs.", rich_help_panel=_TRAINING)]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Training batch.", rich_help_panel=_TRAINING)]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs", metavar="INT", help="Training epochs; 300 on CIFAR, 15 on digits.", rich_help_panel=_TRAINING
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="INT", help="Training batch.", rich_help_panel=_TRAINING)
+]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate at the start of the cosine.", rich_help_panel=_TRAINING)
+    float | None,
+    typer.Option("--lr", metavar="X", help="Learning rate at the start of the cosine; 0.1.", rich_help_panel=_TRAINING),
 ]
 TrainSize = Annotated[
     int | None,
-    typer.Option("--train-size", help="Train on the first so many images; 0 means all.", rich_help_panel=_TRAINING),
+    typer.Option(
+        "--train-size", metavar="INT", help="Train on the first so many images; 0 means all.", rich_help_panel=_TRAINING
+    ),
 ]
 
 DataDir = Annotated[
     Path,
     typer.Option(
-        "--data-dir", envvar="BENCH_DATA", help="Folder of datasets; downloads go there.", rich_help_panel=_WHERE
+        "--data-dir",
+        metavar="DIR",
+        envvar="BENCH_DATA",
+        help="Folder of datasets; downloads go there.",
+        rich_help_panel=_WHERE,
     ),
 ]
 Results = Annotated[
     Path,
     typer.Option(
-        "--results", envvar="BENCH_RESULTS", help="Folder of the database and the checkpoints.", rich_help_panel=_WHERE
+        "--results",
+        metavar="DIR",
+        envvar="BENCH_RESULTS",
+        help="Folder of the database and the checkpoints.",
+        rich_help_panel=_WHERE,
     ),
 ]
 StoreTarget = Annotated[
     str | None,
-    typer.Option("--store", help="Database file or URL; RESULTS/bench.sqlite if not given.", rich_help_panel=_WHERE),
+    typer.Option(
+        "--store",
+        metavar="TARGET",
+        help="Database file or URL; RESULTS/bench.sqlite if not given.",
+        rich_help_panel=_WHERE,
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)
+]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE)
+    int | None,
+    typer.Option("--threads", metavar="INT", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -194,7 +264,7 @@ class Matrix:
     norm: NormName = "linf"
     alpha: Alpha = None
     restarts: Restarts = None
-    random_start: RandomStart = None
+    no_random_start: NoRandomStart = False
     attack_surrogate: AttackSurrogate = None
     count: Count = None
     draws: Draws = None
@@ -234,10 +304,18 @@ class Matrix:
         """What a command needs in addition to find this store, as typed; begins with a space or is empty."""
         return _typed(("--results", self.results, DEFAULT_RESULTS), ("--store", self.store, None))
 
-    def data_options(self) -> str:
-        """What another run needs in addition to work on the same data with the same plug-ins."""
-        plugins = [("--plugin", path, None) for path in self.plugins or []]
-        return _typed(*plugins, ("--dataset", self.dataset, None), ("--data-dir", self.data_dir, DEFAULT_DATA))
+    def protocol_options(self) -> str:
+        """Every option that was typed, except those that say which defenses and attacks to run."""
+        parts = []
+        hints = get_type_hints(Matrix, include_extras=True)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value == f.default or f.name in ("defenses", "attacks", "preset", "weights", "as_json"):
+                continue
+            name = next(part for part in hints[f.name].__metadata__[0].param_decls if part.startswith("--"))
+            for item in value if isinstance(value, list) else [value]:
+                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
+        return "".join(parts)
 
     def _request(self) -> "Request":
         from bench.plan import Request
@@ -249,9 +327,11 @@ class Matrix:
             "dataset": self.dataset,
             "model": self.model,
             "eps": self.eps,
-            "seeds": self.seeds,
+            "seeds": _integers("--seed", self.seeds),
         }
-        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": self.random_start}
+        _check_overrides(self.alpha, self.restarts)
+        random_start = False if self.no_random_start else None
+        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": random_start}
         chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
         return Request(
             **chosen,
@@ -276,6 +356,31 @@ class Matrix:
 
 def _typed(*options: tuple[str, Any, Any]) -> str:
     return "".join(f" {name} {shlex.quote(str(value))}" for name, value, default in options if value != default)
+
+
+def _integers(option: str, values: list[str] | None) -> list[int]:
+    from bench.errors import BenchError
+
+    numbers = []
+    for text in filter(None, (piece.strip() for value in values or [] for piece in value.split(","))):
+        try:
+            numbers.append(int(text))
+        except ValueError:
+            raise BenchError(f"{option}: '{text}' is not an integer") from None
+    return list(dict.fromkeys(numbers))
+
+
+def _check_overrides(alpha: str | None, restarts: int | None) -> None:
+    """A mistake is one even where no attack of the matrix takes the option."""
+    from bench.errors import BenchError
+
+    try:
+        if alpha is not None and Fraction(alpha) < 0:
+            raise BenchError(f"--alpha must not be negative, got {alpha}")
+    except (ValueError, ZeroDivisionError):
+        raise BenchError(f"--alpha {alpha} is not a number; write it as 2/255 or 0.01") from None
+    if restarts is not None and restarts < 1:
+        raise BenchError(f"--restarts must be at least 1, got {restarts}")
 
 
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
@@ -310,6 +415,12 @@ def open_existing_store(results: Path, store: str | None) -> "Store | None":
     return open_store(results, store)
 
 
+def no_store(results: Path, store: str | None) -> str:
+    """What to say where there is nothing to read."""
+    place = f"no store '{store}'" if store else f"no store in '{results}'"
+    return f"there is {place} yet; make one with: bench run --defense tgo --attack pgd40"
+
+
 def pick_device(name: str, threads: int | None) -> "torch.device":
     """Choose the device and prepare the process for it.
 
@@ -333,6 +444,7 @@ def pick_device(name: str, threads: int | None) -> "torch.device":
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        # torch lists every device type it ever had.
+        reason = str(error).splitlines()[0].partition("Expected one of")[0].rstrip(" :") or "no such device"
         raise BenchError(f"device '{name}' cannot be used here: {reason}; try --device cpu") from error
     return device

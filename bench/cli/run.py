@@ -1,7 +1,6 @@
 """`bench run`: train, attack, store, show."""
 
 import json
-import sys
 
 import typer
 
@@ -37,8 +36,6 @@ def run(matrix: o.Matrix) -> None:
         print(json.dumps(results_json(report, store.target), indent=1))
     else:
         print_results(plan, report, store.target)
-        next_commands(report, matrix.data_options(), matrix.store_options())
-    if report.failures:
-        for failure in report.failures:
-            print(f"failed: {failure}", file=sys.stderr)
+        next_commands(report, matrix.protocol_options(), matrix.store_options())
+    if report.failures or any(row.verdict == "invalid" for row in report.rows):
         raise typer.Exit(1)

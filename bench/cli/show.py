@@ -23,7 +23,7 @@ def show(
 
     opened = o.open_existing_store(results, store)
     if opened is None:
-        raise BenchError(f"there is no store in '{results}' yet; make one with: bench run --defense tgo --attack pgd40")
+        raise BenchError(o.no_store(results, store))
     row = opened.cell(key)
     outcome = opened.outcome(row.key) if samples else None
     if as_json:

@@ -16,7 +16,11 @@ def table(
     model: o.ModelName = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     iterate: Annotated[
-        str, typer.Option("--iterate", help="last (as in the literature) or any (every iterate must fail; stricter).")
+        str,
+        typer.Option(
+            "--iterate",
+            help="last (as in the literature), or any (right under the last and the strongest one visited; stricter).",
+        ),
     ] = "last",
     form: Annotated[str, typer.Option("--format", help="text, md, csv or json.")] = "text",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
@@ -36,7 +40,7 @@ def table(
 
     opened = o.open_existing_store(results, store)
     if opened is None:
-        raise BenchError(f"there is no store in '{results}' yet; make one with: bench run --defense tgo --attack pgd40")
+        raise BenchError(o.no_store(results, store))
     from bench.report.matrix import matrix, render
 
     rows = opened.cells(dataset=dataset, model=model, eps=parse_eps_text(eps) if eps else None, status="done")

@@ -116,7 +116,9 @@ class DatasetSource:
 
 def _check(name: str, part: str, x: Tensor, y: Tensor, num_classes: int) -> None:
     problem = None
-    if x.dim() != 4 or x.shape[1] not in (1, 2, 3, 4):
+    if num_classes < 2:
+        problem = f"there must be at least two classes, got {num_classes}"
+    elif x.dim() != 4 or x.shape[1] not in (1, 2, 3, 4):
         problem = f"images must be [N, C, H, W] with 1 to 4 channels, got {list(x.shape)}"
     elif len(x) == 0:
         problem = "there are no images"

@@ -16,6 +16,8 @@ from bench.spec import Recipe
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
+_SMALL = 16
+
 PROTOCOL = Protocol(
     model="cnn-medium",
     eps=Fraction(8, 255),
@@ -45,7 +47,9 @@ def load_npz(
     """
     name = name or path.stem
     if not path.is_file():
-        raise BenchError(f"dataset file '{path}' does not exist")
+        raise BenchError(f"dataset '{path}' is a folder, not a file" if path.is_dir() else f"no dataset file '{path}'")
+    if not zipfile.is_zipfile(path):
+        raise BenchError(f"'{path}' is damaged or not an .npz file; make one with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in _ARRAYS if key not in archive]
@@ -56,24 +60,31 @@ def load_npz(
         raise BenchError(f"'{path}' is damaged or not an .npz file: {error}") from error
     x_train, x_test = (_images(path, arrays[key]) for key in ("x_train", "x_test"))
     y_train, y_test = (_labels(path, arrays[key]) for key in ("y_train", "y_test"))
-    if "class_names" in arrays:
-        class_names = tuple(str(item) for item in arrays["class_names"])
-    else:
-        class_names = tuple(str(k) for k in range(int(max(y_train.max(), y_test.max())) + 1))
+    class_names = _class_names(path, arrays.get("class_names"), y_train, y_test)
     if mean is None or std is None:
         mean, std = _statistics(x_train)
     # A tenth is enough to watch a small set's training.
     holdout = min(protocol.recipe.holdout, len(x_train) // 10)
-    protocol = replace(protocol, recipe=replace(protocol.recipe, holdout=holdout), n=min(protocol.n, len(x_test)))
+    protocol = replace(
+        protocol,
+        # Three strides of 2 would leave little of a small image.
+        model="cnn-small" if min(x_train.shape[-2:]) < _SMALL else protocol.model,
+        recipe=replace(protocol.recipe, holdout=holdout),
+        n=min(protocol.n, len(x_test)),
+    )
     return Dataset(name, x_train, y_train, x_test, y_test, class_names, mean, std, protocol)
 
 
 def _images(path: Path, array: np.ndarray) -> Tensor:
     if array.ndim != 4:
-        raise BenchError(f"'{path}': images must have four dimensions, got {list(array.shape)}")
+        mend = "; give grey images a channel: x[..., None] (uint8) or x[:, None] (float)" if array.ndim == 3 else ""
+        raise BenchError(f"'{path}': images must have four dimensions, got {list(array.shape)}{mend}")
     if array.dtype == np.uint8:
         if array.shape[3] > 4:
-            raise BenchError(f"'{path}': uint8 images must be [N, H, W, C], got {list(array.shape)}")
+            raise BenchError(
+                f"'{path}': uint8 images must be [N, H, W, C], got {list(array.shape)}; "
+                "x.transpose(0, 2, 3, 1) turns [N, C, H, W] into that"
+            )
         array = array.transpose(0, 3, 1, 2)
     elif np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float32)
@@ -83,9 +94,25 @@ def _images(path: Path, array: np.ndarray) -> Tensor:
 
 
 def _labels(path: Path, array: np.ndarray) -> Tensor:
-    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1 or not len(array):
+    if array.ndim == 1 and not len(array):
+        raise BenchError(f"'{path}': there are no labels")
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1:
         raise BenchError(f"'{path}': labels must be integers [N], got {array.dtype} {list(array.shape)}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _class_names(path: Path, given: np.ndarray | None, y_train: Tensor, y_test: Tensor) -> tuple[str, ...]:
+    """The names given, or the numbers of the labels that occur in training."""
+    if given is not None:
+        return tuple(str(item) for item in given)
+    count, stray = int(y_train.max()) + 1, int(y_test.max())
+    if count > len(y_train):
+        raise BenchError(f"'{path}': label {count - 1} with {len(y_train)} training images; labels must count from 0")
+    if stray >= count:
+        raise BenchError(
+            f"'{path}': y_test holds label {stray}, y_train none above {count - 1}; if it is meant, give class_names"
+        )
+    return tuple(str(k) for k in range(count))
 
 
 def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

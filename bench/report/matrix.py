@@ -27,11 +27,13 @@ class Matrix:
     Attributes:
         rates: index `_PLACE`, columns `clean` and the attacks; holds `Rate` or None. A row is one network,
             measured in one way: attacks alone differ between its columns.
+        cells: the cells shown, in the order of the columns within the order of the rows.
         iterate: which iterates had to fail: `last` or `any`.
         hidden: cells left out because a later one of the same place replaced them.
     """
 
     rates: pd.DataFrame
+    cells: Sequence[CellRow]
     iterate: str
     hidden: int
 
@@ -45,6 +47,7 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     """
     several_eps = len({(row.norm, row.eps) for row in rows}) > 1
     places: dict[tuple[object, ...], dict[str, Rate]] = {}
+    shown: dict[tuple[tuple[object, ...], str], CellRow] = {}
     columns: dict[str, tuple[object, ...]] = {}
     hidden = 0
     for row in rows:
@@ -54,6 +57,7 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
         place = _place(row)
         label = row.attack + (f" {row.norm} {format_eps(Fraction(row.eps))}" if several_eps else "")
         line = places.setdefault(place, {})
+        shown[place, label] = row
         line["clean"] = row.summary.clean
         if row.spec["attack"]["family"] == "clean":
             continue
@@ -67,7 +71,8 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
         index=pd.MultiIndex.from_tuples(ordered, names=_PLACE),
         columns=named,
     )
-    return Matrix(frame, iterate, hidden)
+    cells = [shown[key] for key in sorted(shown, key=lambda key: (_place_order(key[0]), _attack_order(shown[key])))]
+    return Matrix(frame, cells, iterate, hidden)
 
 
 def _place(row: CellRow) -> tuple[object, ...]:
@@ -87,7 +92,7 @@ def _place_order(place: tuple[object, ...]) -> tuple[object, ...]:
     """Defenses as the registry lists them, sums after their summands; places equal in that keep their age."""
     dataset, model, defense, seed, *_ = place
     known = DEFENSES.names()
-    terms = [term.partition(":")[0] for term in str(defense).split("+")]
+    terms = [term.partition(":")[0].partition(" ")[0] for term in str(defense).split("+")]
     return dataset, model, len(terms), [_rank(known, term) for term in terms], str(defense), seed
 
 
@@ -99,27 +104,12 @@ def _attack_order(row: CellRow) -> tuple[object, ...]:
 
 
 def render(table: Matrix, form: str) -> str:
-    """The table as `text`, `md`, `csv` (one line for each rate) or `json`."""
+    """The table as `text` or `md`; or its cells, one a line with all their rates, as `csv` or `json`."""
+    if form == "csv":
+        return pd.DataFrame([flat(row) for row in table.cells]).to_csv(index=False).rstrip()
+    if form == "json":
+        return json.dumps([flat(row) for row in table.cells], indent=1)
     frame = table.rates
-    if form in ("csv", "json"):
-        tidy = pd.DataFrame(
-            [
-                {
-                    **dict(zip(_PLACE, place, strict=True)),
-                    "attack": column,
-                    "iterate": table.iterate,
-                    "accuracy": rate.value,
-                    "low": rate.low,
-                    "high": rate.high,
-                }
-                for place, line in zip(frame.index.tolist(), frame.to_dict("records"), strict=True)
-                for column, rate in line.items()
-                if rate is not None
-            ]
-        )
-        if form == "csv":
-            return tidy.to_csv(index=False, float_format="%.6f").rstrip()
-        return json.dumps(tidy.to_dict("records"), indent=1)
     written = frame.map(lambda rate: percent(rate) if rate is not None else "-").reset_index()
     # A column with one value everywhere belongs in the caption.
     constant = [name for name in _PLACE[:_ALWAYS] if written[name].nunique() == 1 and name != "defense"]
@@ -129,11 +119,14 @@ def render(table: Matrix, form: str) -> str:
         "Robust accuracy in percent, 95% Wilson interval; "
         + {
             "last": "last iterate",
-            "any": "any iterate (every scored iterate must fail)",
+            "any": "any iterate: right under the last and under the strongest one visited",
         }[table.iterate]
     )
-    facts = ", ".join(f"{name} {written[name].iloc[0]}" for name in constant)
-    caption += f". {facts}." if facts else "."
+    facts = [f"{name} {written[name].iloc[0]}" for name in constant]
+    threats = {f"{row.norm} eps {format_eps(Fraction(row.eps))}" for row in table.cells}
+    times = {f"T {row.spec['model']['T']}" for row in table.cells}
+    facts += [*(next(iter(found)) for found in (threats, times) if len(found) == 1)]
+    caption += f". {', '.join(facts)}."
     if table.hidden:
         caption += f" {table.hidden} invalid or superseded cells are left out."
     written = written.drop(columns=[*constant, *hidden])
@@ -143,6 +136,23 @@ def render(table: Matrix, form: str) -> str:
         body = ["| " + " | ".join(str(value) for value in line) + " |" for line in written.itertuples(index=False)]
         return "\n".join([caption, "", header, rule, *body])
     return _text(caption, written)
+
+
+def flat(row: CellRow) -> dict[str, object]:
+    """A cell as one line of data, always with the same columns; rates are shares in [0, 1]."""
+    assert row.summary is not None
+    spec = row.spec
+    line: dict[str, object] = {
+        "key": row.key, "dataset": row.dataset, "model": row.model, "T": spec["model"]["T"],
+        "defense": row.defense, "seed": row.seed, "attack": row.attack, "norm": row.norm,
+        "eps": format_eps(Fraction(row.eps)), "n": row.n, "draws": row.draws, "attack_seed": spec["attack_seed"],
+        "test_set": spec["test_hash"], "weights": row.weights_key, "verdict": row.verdict,
+    }  # fmt: skip
+    for name in ("clean", "robust", "robust_any", "attack_success"):
+        rate: Rate = getattr(row.summary, name)
+        value = round(rate.value, 6) if rate.n else None
+        line |= {name: value, f"{name}_low": round(rate.low, 6), f"{name}_high": round(rate.high, 6)}
+    return line
 
 
 def _text(caption: str, written: pd.DataFrame) -> str:
@@ -158,6 +168,7 @@ def _text(caption: str, written: pd.DataFrame) -> str:
     width = console.width if console.is_terminal else 200
     printer = Console(width=width, highlight=False, markup=False)
     with printer.capture() as capture:
+        # As a title the caption would be folded to the table's width.
+        printer.print(caption)
         printer.print(table)
-    # As a title the caption would be folded to the table's width.
-    return f"{caption}\n\n{capture.get().rstrip()}"
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

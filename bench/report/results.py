@@ -40,16 +40,21 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     facts = [f"{name} {lines[0][name]}" for name in constant]
     table = make_table(
         ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", first.attack.norm, *facts])
-        + f": {len(lines)} cell{'s' * (len(lines) > 1)}, {answered}"
+        + f": {counted(len(lines), 'cell')}, {answered}"
     )
     for name in lines[0]:
         if name not in constant:
-            table.add_column(name, justify="left" if name in _WORDS else "right")
+            table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name == "key")
     for line in lines:
         table.add_row(*(value for name, value in line.items() if name not in constant))
-    unlimited = console.options.update(max_width=1000)
-    fits = console.measure(table, options=unlimited).maximum <= console.width
-    console.print(table if fits else _tall(str(table.title), report.rows, constant))
+    if fits(console, table):
+        emit(console, table)
+    elif len(lines) <= _TALL:
+        emit(console, _tall(str(table.title), report.rows, constant))
+    else:
+        from bench.report.matrix import matrix, render
+
+        print(f"{table.title}\n\n{render(matrix(report.rows), 'text')}\n")
     console.print(
         "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
         "any iterate: under every iterate scored. Attack success: share of the clean-correct images it flips."
@@ -63,6 +68,8 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
 
 
 _WORDS = ("defense", "attack", "key")
+_TALL = 6
+"""More cells than this are shown as a matrix where the window is too narrow for one line each."""
 
 
 def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table:
@@ -70,20 +77,22 @@ def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table
     table = make_table(title)
     labels = [name for name in ("defense", "seed", "attack", "eps") if name not in constant]
     for name in labels:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     table.add_column("rate", no_wrap=True)
     for name in ("%", "95% interval", "n"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("key, verdict", overflow="fold")
+    table.add_column("key / verdict", no_wrap=True, min_width=KEY_LENGTH)
     for row in rows:
         s, cell = row.summary, _cells_of(row)
         assert s is not None
         rates = {"clean accuracy": s.clean, "robust accuracy": s.robust, "any iterate": s.robust_any}
-        notes = [cell["key"], verdict(row)]
+        notes = [cell["key"], *verdict(row).replace(": ", ":\n").splitlines()]
+        notes += [""] * (4 - len(notes))
         for number, (name, rate) in enumerate((rates | {"attack success": s.attack_success}).items()):
-            value, _, interval = percent(rate).partition(" ")
+            hide = row.verdict == "invalid" and name != "clean accuracy"
+            value, _, interval = ("-" if hide else percent(rate)).partition(" ")
             first = [cell[label] if number == 0 else "" for label in labels]
-            table.add_row(*first, name, value, interval, str(rate.n), notes[number] if number < len(notes) else "")
+            table.add_row(*first, name, value, interval, str(rate.n), notes[number])
         if row is not rows[-1]:
             table.add_row()
     return table
@@ -92,16 +101,17 @@ def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table
 def _cells_of(row: CellRow) -> dict[str, str]:
     s = row.summary
     assert s is not None
+    attacked = (lambda rate: "-") if row.verdict == "invalid" else percent
     return {
         "defense": row.defense,
         "seed": str(row.seed),
         "attack": row.attack,
         "eps": format_eps(Fraction(row.eps)),
         "clean accuracy": percent(s.clean),
-        "robust accuracy": percent(s.robust),
-        "any iterate": percent(s.robust_any),
+        "robust accuracy": attacked(s.robust),
+        "any iterate": attacked(s.robust_any),
         "n": str(s.robust.n),
-        "attack success": percent(s.attack_success),
+        "attack success": attacked(s.attack_success),
         "of": str(s.attack_success.n),
         "verdict": verdict(row),
         "key": row.key[:KEY_LENGTH],
@@ -112,24 +122,31 @@ def verdict(row: CellRow) -> str:
     """The verdict, with the reasons where it is not ok."""
     if row.verdict == "ok" or not row.flags:
         return row.verdict or row.status
-    reasons = {Flag.NAN.name: "NaN logits", Flag.OUTSIDE.name: "outside the ball", Flag.TIE.name: "ties"}
+    reasons = {
+        Flag.NAN.name: "with NaN logits",
+        Flag.OUTSIDE.name: "outside the ball",
+        Flag.TIE.name: "tied",
+    }
     return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
 
 
-def next_commands(report: Report, data: str, store: str) -> None:
+def next_commands(report: Report, protocol: str, store: str) -> None:
     """Commands worth trying after this run.
 
     Args:
         report: what came of the run.
-        data, store: options that name its data and its store, as the user typed them.
+        protocol: every option the user typed, but for the names of defenses and attacks.
+        store: options that name the store.
     """
     if not report.rows:
         return
     lines = [
         f"bench show {report.rows[-1].key[:KEY_LENGTH]}{store}",
-        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{data}{store}",
+        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{protocol}",
         f"bench table{store}",
     ]
+    if len({row.defense for row in report.rows}) > 1:
+        del lines[1]
     console = make_console()
     console.print("Next:")
     for line in lines:
@@ -168,17 +185,23 @@ def cell_json(row: CellRow) -> dict[str, Any]:
 def print_plan(plan: Plan, estimate: Estimate) -> None:
     """What would run."""
     console = make_console()
-    table = make_table(f"{plan.dataset.name}: {len(plan.cells)} cells, {len(plan.stored)} stored")
-    for name in ("defense", "seed", "model", "attack", "eps", "n", "draws", "state", "key"):
-        table.add_column(name)
-    for job in plan.jobs:
-        for cell in job.cells:
-            state = "stored" if key_of(cell) in plan.stored else "attack" if job.trained else "train, attack"
-            table.add_row(
-                cell.defense_name, str(cell.seed), cell.model.name, cell.attack.name,
-                format_eps(cell.attack.eps), str(cell.n), str(cell.draws), state, key_of(cell)[:KEY_LENGTH],
-            )  # fmt: skip
-    console.print(table)
+    lines = [
+        {
+            "defense": cell.defense_name,
+            "seed": str(cell.seed),
+            "model": cell.model.name,
+            "attack": cell.attack.name,
+            "eps": format_eps(cell.attack.eps),
+            "n": str(cell.n),
+            "draws": str(cell.draws),
+            "to do": "nothing" if key_of(cell) in plan.stored else "attack" if job.trained else "train, attack",
+            "key": key_of(cell)[:KEY_LENGTH],
+        }
+        for job in plan.jobs
+        for cell in job.cells
+    ]
+    title = f"{plan.dataset.name}: {counted(len(lines), 'cell')}, {len(plan.stored)} stored"
+    emit(console, _compact(title, lines, ("seed", "model", "eps", "n", "draws")))
     if plan.missing:
         console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
     else:
@@ -220,16 +243,43 @@ def print_cells(rows: Sequence[CellRow], store: str) -> None:
     if not rows:
         console.print(f"Nothing is stored in {store} yet. Begin with: bench run --defense tgo --attack pgd40")
         return
-    table = make_table(f"{len(rows)} cells in {store}")
-    for name in ("key", "dataset", "model", "defense", "seed", "attack", "eps", "n", "status", "clean", "robust"):
-        table.add_column(name)
+    lines = []
     for row in rows:
-        rates = (percent(row.summary.clean), percent(row.summary.robust)) if row.summary else ("", "")
-        table.add_row(
-            row.key[:KEY_LENGTH], row.dataset, row.model, row.defense, str(row.seed), row.attack,
-            format_eps(Fraction(row.eps)), str(row.n), row.status if row.status != "done" else verdict(row), *rates,
-        )  # fmt: skip
-    console.print(table)
+        valid = row.summary is not None and row.verdict != "invalid"
+        lines.append(
+            {
+                "key": row.key[:KEY_LENGTH],
+                "dataset": row.dataset,
+                "model": row.model,
+                "defense": row.defense,
+                "seed": str(row.seed),
+                "attack": row.attack,
+                "eps": format_eps(Fraction(row.eps)),
+                "n": str(row.n),
+                "status": row.status if row.status != "done" else verdict(row),
+                "clean": percent(row.summary.clean) if row.summary else "",
+                "robust": percent(row.summary.robust) if row.summary and valid else "",
+            }
+        )
+    title, movable = f"{counted(len(rows), 'cell')} in {store}", ("dataset", "model", "seed", "eps", "n")
+    table = _compact(title, lines, movable)
+    if not fits(console, table):
+        # A list to choose from: bench show and bench table have the intervals.
+        lines = [line | {name: line[name].partition(" ")[0] for name in ("clean", "robust")} for line in lines]
+        table = _compact(title, lines, movable)
+    emit(console, table)
+
+
+def _compact(title: str, lines: Sequence[Mapping[str, str]], movable: Sequence[str]) -> Table:
+    """One row a line; what is the same in every line and may move stands in the title."""
+    constant = [name for name in movable if len({line[name] for line in lines}) == 1]
+    table = make_table(", ".join([title, *(f"{name} {lines[0][name]}" for name in constant)]))
+    for name in lines[0]:
+        if name not in constant:
+            table.add_column(name, overflow="fold", no_wrap=name == "key")
+    for line in lines:
+        table.add_row(*(value for name, value in line.items() if name not in constant))
+    return table
 
 
 def print_cell(
@@ -238,22 +288,27 @@ def print_cell(
     """Everything about one cell."""
     console = make_console()
     table = make_table(f"{row.defense} under {row.attack} on {row.dataset}")
-    table.add_column("")
-    table.add_column("")
+    table.show_header = False
+    table.add_column()
+    table.add_column(overflow="fold")
     lines: list[tuple[str, str]] = [("key", row.key), ("status", row.status), ("verdict", verdict(row))]
     if row.error:
         lines.append(("error", row.error))
     if row.summary is not None:
         for name in ("clean", "robust", "robust_any", "attack_success", "worst_draw"):
             rate: Rate = getattr(row.summary, name)
-            lines.append((name.replace("_", " "), f"{percent(rate)}  (n = {rate.n})"))
+            lines.append(
+                ({"robust_any": "any iterate"}.get(name, name.replace("_", " ")), f"{percent(rate)}  (n = {rate.n})")
+            )
     attack, model = row.spec["attack"], row.spec["model"]
     neuron, own = model["neuron"], "the network's own"
+    steps = [f"{attack['steps']} steps"] if attack["steps"] else []
+    params = [f"{key} {value}" for key, value in attack["params"]]
     lines += [
-        ("threat", f"{row.norm}, eps {row.eps}, box [{attack['low']:g}, {attack['high']:g}]"),
+        ("threat", f"{row.norm}, eps {format_eps(Fraction(row.eps))}, box [{attack['low']:g}, {attack['high']:g}]"),
         (
             "attack",
-            f"{attack['family']}, {attack['steps']} steps, {dict(attack['params'])}, restarts {attack['restarts']}",
+            ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}"]),
         ),
         ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {neuron['surrogate']}"),
         ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),
@@ -263,9 +318,12 @@ def print_cell(
     ]
     trained = weights["spec"] if weights else {}
     if "recipe" in trained:
-        parts = [{key: value for key, value in part.items() if key != "version"} for part in trained["defense"]]
+        parts = [
+            f"{part['part']} " + ", ".join(f"{k} {v}" for k, v in part.items() if k not in ("part", "version"))
+            for part in trained["defense"]
+        ]
         lines.append(("training", ", ".join(f"{key} {value}" for key, value in trained["recipe"].items())))
-        lines.append(("defense", "; ".join(map(str, parts)) or "nothing added"))
+        lines.append(("defense", "; ".join(parts) or "nothing added"))
     commit = (provenance.get("commit") or "")[:12]
     dirty = " with uncommitted changes" if provenance.get("dirty") else ""
     lines += [
@@ -278,12 +336,12 @@ def print_cell(
     ]
     for line in lines:
         table.add_row(*line)
-    console.print(table)
+    emit(console, table)
     if outcome is not None:
         console.print("image  clean  robust  margin clean -> attacked")
-        for number, sample in enumerate(samples_json(outcome)):
+        for sample in samples_json(outcome):
             console.print(
-                f"{number:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
+                f"{sample['image']:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
                 f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}"
             )
 
@@ -293,6 +351,7 @@ def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
     clean, robust, any_ = outcome.clean.mean(1), outcome.robust_last, outcome.robust_any
     return [
         {
+            "image": i,
             "clean": float(clean[i]),
             "robust": float(robust[i]),
             "robust_any": float(any_[i]),
@@ -307,6 +366,26 @@ def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
 def make_table(title: str) -> Table:
     """A table in the house style."""
     return Table(title=title, title_justify="left", title_style="none", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Whether no cell of a table has to be folded."""
+    return console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
+
+
+def emit(console: Console, table: Table) -> None:
+    """Print a table without the blanks that pad its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    console.print("\n".join(line.rstrip() for line in capture.get().splitlines()), soft_wrap=True)
 
 
 def make_console() -> Console:

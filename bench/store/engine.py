@@ -34,13 +34,13 @@ def open_engine(target: str | Path) -> Engine:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BenchError(
-                f"cannot create '{path.parent}': {error.strerror}; choose a folder with --results"
-            ) from error
+            why = "it is a file, not a folder" if path.parent.is_file() else error.strerror
+            raise BenchError(f"cannot create '{path.parent}': {why}; choose a folder with --results") from error
     try:
         engine = sa.create_engine(url)
     except (SQLAlchemyError, ImportError) as error:
-        raise BenchError(f"cannot use the store '{target}': {error}") from error
+        mend = "; write postgresql+psycopg://... and install snn-bench[postgres]" if "postgres" in url else ""
+        raise BenchError(f"cannot use the store '{target}': {error}{mend}") from error
     if path is not None:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)

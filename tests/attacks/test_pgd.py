@@ -124,7 +124,7 @@ def test_run_attack_gives_every_result_the_same_form(rng: RNG) -> None:
     def plain(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: CounterRNG) -> Tensor:
         return x + 1
 
-    def stepped(model: nn.Module, x: Tensor, *args: object, steps: int, **others: object) -> Tensor:
+    def stepped(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: CounterRNG, steps: int) -> Tensor:
         return x + steps
 
     one = run_attack(Attack(plain, ""), spiking_net(), x, y, THREAT, rng=rng(2))

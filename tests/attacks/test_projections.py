@@ -80,12 +80,27 @@ def test_a_projection_loses_no_more_than_rounding(problem: tuple[Tensor, Tensor,
         exact = target.clamp((wide - eps).clamp(min=0), (wide + eps).clamp(max=1))
         assert torch.allclose(projected, exact, rtol=0, atol=tolerance)
         return
-    boxed = target.clamp(0, 1)
-    far = distance(wide, boxed, "l2")
-    exact = wide + (boxed - wide) * torch.where(far > eps, eps / far, 1).view(-1, 1, 1, 1)
+    # The closest point is clip(x + s (target - x)) for the largest s that stays in the ball: find it by bisection.
+    low, high = torch.zeros(len(x), dtype=torch.float64), torch.ones(len(x), dtype=torch.float64)
+    for _ in range(80):
+        s = (low + high) / 2
+        inside = distance(wide, (wide + s.view(-1, 1, 1, 1) * (target - wide)).clamp(0, 1), "l2") <= eps
+        low, high = torch.where(inside, s, low), torch.where(inside, high, s)
+    exact = (wide + low.view(-1, 1, 1, 1) * (target - wide)).clamp(0, 1)
     # Where the grid around x is coarser than eps, the only feasible point may be x itself.
     reach = tolerance * x[0].numel() + (2 * eps if eps < 1e-6 else 0) + 2e-6 * eps
     assert torch.allclose(projected, exact, rtol=0, atol=reach)
+
+
+@given(problems(), st.integers(0, 1000))
+def test_no_feasible_point_is_closer_than_the_projection(problem: tuple[Tensor, Tensor, Threat], seed: int) -> None:
+    x, x_adv, threat = problem
+    region = ball(x.double(), threat)
+    projected = region.project(x_adv.double())
+    other = region.random_point(CounterRNG(seed, torch.arange(len(x))))
+    # The variational inequality that says projection onto a convex set.
+    gain = ((x_adv.double() - projected) * (other - projected)).flatten(1).sum(1)
+    assert float(gain.max()) <= 1e-6 * (1 + float(x_adv.abs().max()))
 
 
 @given(problems(), st.integers(0, 2**63 - 1))

@@ -6,11 +6,13 @@ import pickle
 import re
 import shlex
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Run
+from support import Run, environment
 
 
 def cells(output: str) -> list[dict[str, object]]:
@@ -113,6 +115,12 @@ def test_several_budgets_and_seeds_make_a_grid(bench: Run, tiny_run: list[str]) 
         (["run", "--train-size", "50"], "held out"),
         (["run", "--device", "tpu9"], "try --device cpu"),
         (["run", "--preset", "table9"], "choose from table1"),
+        (["run", "--seed", "0,x"], "'x' is not an integer"),
+        (["run", "--seed", "-1"], "--seed must not be negative"),
+        (["run", "-a", "fgsm", "--alpha", "abc"], "--alpha abc is not a number"),
+        (["run", "-a", "fgsm", "--restarts", "0"], "--restarts must be at least 1"),
+        (["run", "--norm", "l2"], "--norm l2 needs --eps"),
+        (["table", "--store", "none.sqlite"], "there is no store 'none.sqlite'"),
         (["run", "--weights", "none.safetensors"], "none.safetensors"),
         (["run", "--weights", "w.safetensors", "-d", "at,tgo"], "is one network"),
         (["run", "--plugin", "none.py"], "none.py"),
@@ -132,6 +140,17 @@ def test_a_mistake_is_one_line_with_the_mend_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_output_that_nobody_can_take_is_no_traceback(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    assert bench(*tiny_run, "-a", "fgsm").returncode == 0
+    command = [sys.executable, "-m", "bench", "table"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 1
+    assert result.stderr == "error: No space left on device\n"
+
+
 def trained(bench: Run, tiny_run: list[str], tmp_path: Path) -> Path:
     assert bench(*tiny_run, "-d", "vanilla", "-a", "fgsm").returncode == 0
     (path,) = (tmp_path / "results" / "checkpoints").glob("*.safetensors")
@@ -144,6 +163,23 @@ def test_given_weights_are_attacked_as_they_are(bench: Run, tiny_run: list[str],
     own = cells(bench(*tiny_run, "-d", "vanilla", "-a", "fgsm", "--json").stdout)
     assert given[0]["robust"] == own[0]["robust"]
     assert str(given[0]["weights_key"]).startswith("file:")
+
+
+def test_given_weights_run_as_the_network_they_were_trained_as(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    data = tiny_run[1:5]
+    assert bench(*tiny_run, "-d", "nlif", "-a", "clean").returncode == 0
+    (path,) = (tmp_path / "results" / "checkpoints").glob("*.safetensors")
+    again = bench("run", *data, "--weights", path, "-a", "clean", "--json")
+    assert again.returncode == 0, again.stderr
+    assert cells(again.stdout)[0]["defense"] == f"nlif ({path.name})"
+    assert cells(again.stdout)[0]["draws"] == 5
+    wrong = bench("run", *data, "--weights", path, "-d", "vanilla", "-a", "clean")
+    assert wrong.returncode == 2
+    assert "was trained with neuron kind nlif" in wrong.stderr
+    wrong = bench("run", *data, "--weights", path, "-T", "8", "-a", "clean")
+    assert "was trained with T 4 and would run with T 8" in wrong.stderr or "and would run with 8" in wrong.stderr
+    wrong = bench("run", *data, "--weights", path, "--epochs", "9")
+    assert "--epochs has no effect" in wrong.stderr
 
 
 def test_weights_of_another_architecture_are_refused(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:

@@ -66,16 +66,19 @@ def test_uint8_nhwc_and_float_nchw_give_the_same_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y_test": np.arange(10) - 1}, "range over"),
+        ({"y_test": np.arange(10) % 4 - 1}, "range over"),
         ({"y_test": np.arange(9) % 4}, r"10 images but labels of shape \[9\]"),
         ({"y_test": np.linspace(0, 1, 10)}, "labels must be integers"),
-        ({"x_test": np.zeros((10, 8, 8))}, "four dimensions"),
+        ({"x_test": np.zeros((10, 8, 8))}, r"four dimensions.*x\[:, None\]"),
+        ({"y_train": np.arange(20) // 19 * 10**9}, "label 1000000000 with 20 training images"),
+        ({"y_test": np.arange(10)}, "y_test holds label 9, y_train none above 3"),
+        ({"y_train": np.zeros(20, int), "y_test": np.zeros(10, int)}, "at least two classes, got 1"),
         ({"x_test": np.zeros((10, 3, 8, 8)) + 2}, r"must lie in \[0, 1\]"),
         ({"x_test": np.full((10, 3, 8, 8), np.nan)}, "NaN"),
         ({"x_test": np.zeros((10, 3, 9, 9))}, "train images are"),
         ({"x_test": np.zeros((10, 8, 8, 3), np.int64)}, "must be uint8 or float"),
-        ({"x_test": np.zeros((10, 3, 8, 8), np.uint8)}, r"\[N, H, W, C\]"),
-        ({"x_train": np.zeros((0, 3, 8, 8)), "y_train": np.zeros(0, int)}, "labels must be integers|no images"),
+        ({"x_test": np.zeros((10, 3, 8, 8), np.uint8)}, r"\[N, H, W, C\].*transpose"),
+        ({"x_train": np.zeros((0, 3, 8, 8)), "y_train": np.zeros(0, int)}, "there are no labels"),
         ({"class_names": np.array(["a", "b"])}, "with 2 classes"),
         ({"x_train": np.array([{"a": 1}], dtype=object)}, "damaged or not"),
     ],
@@ -94,8 +97,17 @@ def test_a_missing_array_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="does not exist"):
+    with pytest.raises(BenchError, match="no dataset file"):
         load_dataset(str(tmp_path / "none.npz"), Path())
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(BenchError, match="is a folder"):
+        load_dataset(str(tmp_path / "folder.npz"), Path())
+
+
+def test_small_images_get_the_network_that_shrinks_them_less(tmp_path: Path) -> None:
+    assert load_dataset(saved(tmp_path), Path()).protocol.model == "cnn-small"
+    large = {name: np.zeros((len(arrays()[name]), 3, 16, 16)) for name in ("x_train", "x_test")}
+    assert load_dataset(saved(tmp_path, **large), Path()).protocol.model == "cnn-medium"
 
 
 def test_every_flipped_byte_of_an_image_is_noticed(tmp_path: Path) -> None:

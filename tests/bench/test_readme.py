@@ -1,4 +1,4 @@
-"""The README cannot rot: its commands exist, its plug-in runs, its lists are complete."""
+"""README and docs cannot rot: their commands exist, their plug-ins run, their lists are complete."""
 
 import json
 import re
@@ -11,11 +11,12 @@ from support import ROOT, Run
 from bench.registry import ATTACKS, DEFENSES, MODELS
 
 TEXT = (ROOT / "README.md").read_text()
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
-def block(marker: str) -> str:
+def block(marker: str, text: str = TEXT) -> str:
     """The fenced block that follows `<!-- marker -->`."""
-    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", TEXT, re.DOTALL)
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", text, re.DOTALL)
     assert found, marker
     return found[1]
 
@@ -28,6 +29,16 @@ def test_the_plug_in_shown_runs_as_shown(bench: Run, tiny_npz: Path, tmp_path: P
     cells = json.loads(result.stdout)["cells"]
     assert [cell["verdict"] for cell in cells] == ["ok"] * 4
     assert {cell["defense"] for cell in cells} == {"gaussian:sigma=0.2", "gaussian+mc"}
+
+
+def test_the_parts_that_the_guide_shows_run_as_shown(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    for name in ("mim.py", "quiet.py"):
+        (tmp_path / name).write_text(block(f"file: {name}", EXTENDING))
+    arguments = shlex.split(block("command: both", EXTENDING))[1:]
+    result = bench(*arguments, "--dataset", tiny_npz, "--epochs", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert [(cell["attack"], cell["verdict"]) for cell in cells] == [("mim5", "ok"), ("mim20:mu=0.9", "ok")] * 2
 
 
 @pytest.mark.parametrize("registry", [DEFENSES, ATTACKS, MODELS], ids=lambda registry: registry.kind)
@@ -52,6 +63,8 @@ def test_the_output_shown_is_of_the_command_shown() -> None:
     assert re.search(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", row)
 
 
-def test_links_point_at_files() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "docs/extending.md"])
+def test_links_point_at_files(path: str) -> None:
+    text = (ROOT / path).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / path).parent / target).exists(), target

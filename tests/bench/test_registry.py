@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.registry import ATTACKS, DEFENSES, KINDS, Entry, Registry, load_plugin
+from bench.registry import ATTACKS, DEFENSES, KINDS, Entry, Registry, load_plugin, register
 from bench.resolve import parse_attack
 
 
@@ -27,6 +27,22 @@ def test_a_registered_name_that_is_also_a_step_count_is_refused(monkeypatch: pyt
     with pytest.raises(BenchError, match=r"'pgd40' is ambiguous.*'pgd' with 40 steps"):
         parse_attack("pgd40", "0.1")
     assert parse_attack("pgd41", "0.1").family == "pgd"
+
+
+def test_an_attack_s_keywords_are_its_parameters_and_are_checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+
+    @register.attack("mine", takes_steps=True)
+    def mine(model, x, y, threat, *, rng, steps, mu=1.0):  # type: ignore[no-untyped-def]
+        return x
+
+    assert dict(parse_attack("mine3:mu=0.5", "0.1").params) == {"mu": 0.5}
+    with pytest.raises(BenchError, match="must accept the keyword steps"):
+        register.attack("other", takes_steps=True)(lambda model, x, y, threat, *, rng: x)
+    with pytest.raises(BenchError, match="must accept the keyword snapshots"):
+        register.attack("other", takes_steps=True, shares_trajectory=True)(mine)
+    with pytest.raises(BenchError, match="parameter 'mu' needs a default"):
+        register.attack("other")(lambda model, x, y, threat, *, rng, mu: x)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

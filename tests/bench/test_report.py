@@ -111,10 +111,16 @@ def test_the_any_iterate_reading_is_another_column() -> None:
 def test_data_formats_hold_every_rate_with_its_interval(form: str) -> None:
     import io
 
-    text = render(matrix([row("vanilla", "fgsm"), row("at", "pgd7", 7)]), form)
-    frame = pd.read_csv(io.StringIO(text)) if form == "csv" else pd.read_json(io.StringIO(text))
-    assert len(frame) == 4
-    assert {"dataset", "model", "defense", "seed", "n", "attack", "iterate", "accuracy", "low", "high"} <= {*frame}
+    def columns(*rows: CellRow) -> pd.DataFrame:
+        text = render(matrix(rows), form)
+        return pd.read_csv(io.StringIO(text)) if form == "csv" else pd.read_json(io.StringIO(text))
+
+    frame = columns(row("at", "pgd7", 7), row("vanilla", "fgsm", eps="8/255"))
+    assert list(frame["defense"]) == ["vanilla", "at"]
+    assert list(frame["eps"].astype(str)) == ["8/255", "0.1"]
+    for rate in ("clean", "robust", "robust_any", "attack_success"):
+        assert {rate, f"{rate}_low", f"{rate}_high"} <= {*frame}
+    assert list(columns(row("at", "fgsm"))) == list(frame)
 
 
 def test_a_narrow_window_loses_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
