@@ -258,15 +258,14 @@ class _GivenWeights:
         wrong = [name for name in asked if trained and name in trained and trained[name] != asked[name]]
         if trained and wrong:
             name = wrong[0]
+            was, now = trained[name], asked[name]
+            if isinstance(was, Mapping) and isinstance(now, Mapping):
+                part = next(key for key in now if was.get(key) != now[key])
+                name, was, now = f"{name} {part}", was.get(part), now[part]
             raise BenchError(
-                f"'{self.path}' was trained with {name} {_brief(trained[name])} "
-                f"and would run with {_brief(asked[name])}; "
+                f"'{self.path}' was trained with {name} {was} and would run with {now}; "
                 "give the options it was trained with (-d, --model, -T, --decay, --surrogate, --dataset)"
             )
-
-
-def _brief(value: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _given_weights(request: Request) -> _GivenWeights:

@@ -312,7 +312,9 @@ class Matrix:
             value = getattr(self, f.name)
             if value == f.default or f.name in ("defenses", "attacks", "preset", "weights", "as_json"):
                 continue
-            name = next(part for part in hints[f.name].__metadata__[0].param_decls if part.startswith("--"))
+            option = hints[f.name].__metadata__[0]
+            # The first declaration given to typer.Option arrives as its default.
+            name = next(part for part in (option.default, *option.param_decls) if part.startswith("--"))
             for item in value if isinstance(value, list) else [value]:
                 parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
         return "".join(parts)
