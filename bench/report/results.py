@@ -57,7 +57,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         print(f"{table.title}\n\n{render(matrix(report.rows), 'text')}\n")
     console.print(
         "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
-        "any iterate: under every iterate scored. Attack success: share of the clean-correct images it flips."
+        "any iterate: also under the strongest one visited. Attack success: share of the clean-correct images it flips."
     )
     if any(row.draws > 1 for row in report.rows):
         draws = max(row.draws for row in report.rows)

@@ -58,9 +58,16 @@ def test_the_commands_shown_are_understood(bench: Run) -> None:
 
 def test_the_output_shown_is_of_the_command_shown() -> None:
     shown = block("output: run")
-    row = next(line for line in shown.splitlines() if line.lstrip().startswith("tgo"))
-    assert "pgd40" in row
-    assert re.search(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", row)
+    assert re.search(r"^ tgo +pgd40 +clean accuracy +\d+\.\d +\[\d+\.\d, \d+\.\d\] +500 +[0-9a-f]{12}$", shown, re.M)
+    for name in ("robust accuracy", "any iterate", "attack success"):
+        assert re.search(rf"{name} +\d+\.\d +\[\d+\.\d, \d+\.\d\] +\d+", shown)
+
+
+def test_the_table_shown_has_an_interval_in_every_cell() -> None:
+    rows = TEXT.split("<!-- output: matrix -->")[1].split("\n\n")[1].strip().splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["vanilla", "at", "tgo", "tgo+at"]
+    for row in rows:
+        assert len(re.findall(r"\| \d+\.\d \[\d+\.\d, \d+\.\d\] ", row)) == 7
 
 
 @pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "docs/extending.md"])
