@@ -1,5 +1,6 @@
 """README and docs cannot rot: their commands exist, their plug-ins run, their lists are complete."""
 
+import csv
 import json
 import re
 import shlex
@@ -70,7 +71,33 @@ def test_the_table_shown_has_an_interval_in_every_cell() -> None:
         assert len(re.findall(r"\| \d+\.\d \[\d+\.\d, \d+\.\d\] ", row)) == 7
 
 
-@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "docs/extending.md"])
+def test_the_figures_compared_with_the_paper_s_are_those_of_the_stored_cells() -> None:
+    with (ROOT / "results" / "cifar10-cnn-medium" / "cells.csv").open() as file:
+        cells = {(line["defense"], line["attack"]): line for line in csv.DictReader(file)}
+    assert len(cells) == 24
+
+    def percent(defense: str, attack: str, rate: str = "robust") -> str:
+        return f"{100 * float(cells[defense, attack][rate]):.1f}"
+
+    section = TEXT.split("### Measured here, in kind")[1].split("## ")[0]
+    here = "\n".join(line.split("|")[2] for line in section.splitlines() if line.startswith("|"))
+    for shown in (
+        f"{percent('vanilla', 'pgd40')}% left",
+        *(
+            f"{percent(weak, attack)} to {percent(strong, attack)}"
+            for weak, strong in (("vanilla", "tgo"), ("at", "tgo+at"))
+            for attack in ("fgsm", "rfgsm", "pgd40")
+        ),
+        f"{percent('at', 'pgd40', 'robust_any')} to {percent('tgo+at', 'pgd40', 'robust_any')}",
+        f"{percent('vanilla', 'fgsm', 'clean')} to {percent('tgo', 'fgsm', 'clean')} alone",
+        f"{percent('at', 'fgsm', 'clean')} to {percent('tgo+at', 'fgsm', 'clean')} with AT",
+    ):
+        assert shown in here, shown
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "CONTRIBUTING.md", "docs/extending.md", "results/cifar10-cnn-medium/README.md"]
+)
 def test_links_point_at_files(path: str) -> None:
     text = (ROOT / path).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
