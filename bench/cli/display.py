@@ -17,7 +17,7 @@ from rich.progress import (
 
 from attacks.threat import format_eps
 from bench.plan import Plan, TrainJob
-from bench.report.results import counted
+from bench.report.text import counted
 from bench.scheduler import Listener
 from bench.spec import CellSpec
 from bench.store import CellRow

@@ -27,7 +27,7 @@ def list_(
         raise BenchError(f"'{kind}' is not a list{nearest(kind, _KINDS)}; choose from {', '.join(_KINDS)}")
     o.load_plugins(plugins)
     if kind == "runs":
-        from bench.report.results import cell_json, print_cells
+        from bench.report.cells import cell_json, print_cells
 
         opened = o.open_existing_store(results, store)
         rows = opened.cells() if opened else []

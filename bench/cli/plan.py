@@ -12,7 +12,7 @@ def plan(matrix: o.Matrix) -> None:
     Takes the options of `bench run` and computes nothing but a trial of a second.
     """
     from bench.estimate import estimate
-    from bench.report.results import plan_json, print_plan
+    from bench.report.plan import plan_json, print_plan
 
     device = o.pick_device(matrix.device, matrix.threads)
     made = matrix.plan()

@@ -23,7 +23,7 @@ def run(matrix: o.Matrix) -> None:
       bench run -d at -a pgd20 --eps 0.05,0.1,0.15,0.2
     """
     from bench.cli.display import Display
-    from bench.report.results import next_commands, print_results, results_json
+    from bench.report.run import next_commands, print_results, results_json
     from bench.scheduler import run_plan
 
     device = o.pick_device(matrix.device, matrix.threads)

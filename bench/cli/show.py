@@ -19,7 +19,7 @@ def show(
     as_json: o.AsJson = False,
 ) -> None:
     """Show a cell: its rates, its cost, its full specification, and where it comes from."""
-    from bench.report.results import cell_json, print_cell, samples_json
+    from bench.report.cells import cell_json, print_cell, samples_json
 
     opened = o.open_existing_store(results, store)
     if opened is None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from attacks.threat import format_eps
 from bench.registry import ATTACKS, DEFENSES
-from bench.report.results import make_table, percent
+from bench.report.text import make_table, percent
 from bench.spec import canonical_json
 from bench.statistics import Rate
 from bench.store import CellRow

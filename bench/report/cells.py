@@ -1,0 +1,156 @@
+"""Stored cells: a list of them, one in full, and either for programs."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from attacks.threat import format_eps
+from bench.outcome import Flag, Outcome
+from bench.report.text import KEY_LENGTH, compact, counted, duration, emit, fits, make_console, make_table, percent
+from bench.statistics import Rate
+from bench.store import CellRow
+
+
+def verdict(row: CellRow) -> str:
+    """The verdict, with the reasons where it is not ok."""
+    if row.verdict == "ok" or not row.flags:
+        return row.verdict or row.status
+    reasons = {
+        Flag.NAN.name: "with NaN logits",
+        Flag.OUTSIDE.name: "outside the ball",
+        Flag.TIE.name: "tied",
+    }
+    return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
+
+
+def print_cells(rows: Sequence[CellRow], store: str) -> None:
+    """All stored cells, oldest first."""
+    console = make_console()
+    if not rows:
+        console.print(f"Nothing is stored in {store} yet. Begin with: bench run --defense tgo --attack pgd40")
+        return
+    lines = []
+    for row in rows:
+        valid = row.summary is not None and row.verdict != "invalid"
+        lines.append(
+            {
+                "key": row.key[:KEY_LENGTH],
+                "dataset": row.dataset,
+                "model": row.model,
+                "defense": row.defense,
+                "seed": str(row.seed),
+                "attack": row.attack,
+                "eps": format_eps(Fraction(row.eps)),
+                "n": str(row.n),
+                "status": row.status if row.status != "done" else verdict(row),
+                "clean": percent(row.summary.clean) if row.summary else "",
+                "robust": percent(row.summary.robust) if row.summary and valid else "",
+            }
+        )
+    title, movable = f"{counted(len(rows), 'cell')} in {store}", ("dataset", "model", "seed", "eps", "n")
+    table = compact(title, lines, movable)
+    if not fits(console, table):
+        # A list to choose from: bench show and bench table have the intervals.
+        lines = [line | {name: line[name].partition(" ")[0] for name in ("clean", "robust")} for line in lines]
+        table = compact(title, lines, movable)
+    emit(console, table)
+
+
+def cell_json(row: CellRow) -> dict[str, Any]:
+    """One cell's summary for programs; rates are shares in [0, 1]."""
+    shown: dict[str, Any] = {
+        name: getattr(row, name)
+        for name in (
+            "key", "status", "verdict", "dataset", "model", "defense", "seed", "attack", "norm", "eps", "n", "draws",
+            "forwards", "backwards", "seconds", "error", "weights_key",
+        )
+    }  # fmt: skip
+    shown["flags"] = dict(row.flags)
+    shown["updated"] = row.updated.isoformat()
+    if row.summary is not None:
+        names = ("clean", "robust", "robust_any", "attack_success", "worst_draw")
+        for name in names:
+            rate: Rate = getattr(row.summary, name)
+            shown[name] = {"value": rate.value if rate.n else None, "low": rate.low, "high": rate.high, "n": rate.n}
+    return shown
+
+
+def print_cell(
+    row: CellRow, weights: Mapping[str, Any] | None, provenance: Mapping[str, Any], outcome: Outcome | None
+) -> None:
+    """Everything about one cell."""
+    console = make_console()
+    table = make_table(f"{row.defense} under {row.attack} on {row.dataset}")
+    table.show_header = False
+    table.add_column()
+    table.add_column(overflow="fold")
+    lines: list[tuple[str, str]] = [("key", row.key), ("status", row.status), ("verdict", verdict(row))]
+    if row.error:
+        lines.append(("error", row.error))
+    if row.summary is not None:
+        for name in ("clean", "robust", "robust_any", "attack_success", "worst_draw"):
+            rate: Rate = getattr(row.summary, name)
+            lines.append(
+                ({"robust_any": "any iterate"}.get(name, name.replace("_", " ")), f"{percent(rate)}  (n = {rate.n})")
+            )
+    attack, model = row.spec["attack"], row.spec["model"]
+    neuron, own = model["neuron"], "the network's own"
+    steps = [f"{attack['steps']} steps"] if attack["steps"] else []
+    params = [f"{key} {value}" for key, value in attack["params"]]
+    lines += [
+        ("threat", f"{row.norm}, eps {format_eps(Fraction(row.eps))}, box [{attack['low']:g}, {attack['high']:g}]"),
+        (
+            "attack",
+            ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}"]),
+        ),
+        ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {neuron['surrogate']}"),
+        ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),
+        ("draws", str(row.draws)),
+        ("cost", f"{row.forwards:,} forwards, {row.backwards:,} backwards, {duration(row.seconds)}"),
+        ("weights", f"{row.weights_key[:24]}, sha256 {weights['sha256'][:12] if weights else '?'}"),
+    ]
+    trained = weights["spec"] if weights else {}
+    if "recipe" in trained:
+        parts = [
+            f"{part['part']} " + ", ".join(f"{k} {v}" for k, v in part.items() if k not in ("part", "version"))
+            for part in trained["defense"]
+        ]
+        lines.append(("training", ", ".join(f"{key} {value}" for key, value in trained["recipe"].items())))
+        lines.append(("defense", "; ".join(parts) or "nothing added"))
+    commit = (provenance.get("commit") or "")[:12]
+    dirty = " with uncommitted changes" if provenance.get("dirty") else ""
+    lines += [
+        ("test data", f"{row.spec['test_hash'][:12]}, first {row.n} images"),
+        ("code", f"bench {provenance.get('version')} {commit}{dirty}"),
+        ("device", f"{provenance.get('device')}, {provenance.get('threads')} threads"),
+        ("packages", ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items())),
+        ("command", str(provenance.get("command"))),
+        ("measured", row.updated.isoformat(timespec="seconds")),
+    ]
+    for line in lines:
+        table.add_row(*line)
+    emit(console, table)
+    if outcome is not None:
+        console.print("image  clean  robust  margin clean -> attacked")
+        for sample in samples_json(outcome):
+            console.print(
+                f"{sample['image']:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
+                f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}"
+            )
+
+
+def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
+    """Every image's outcome; `clean` and `robust` are shares of the scoring draws."""
+    clean, robust, any_ = outcome.clean.mean(1), outcome.robust_last, outcome.robust_any
+    return [
+        {
+            "image": i,
+            "clean": float(clean[i]),
+            "robust": float(robust[i]),
+            "robust_any": float(any_[i]),
+            "margin_clean": float(outcome.margin_clean[i]),
+            "margin_last": float(outcome.margin_last[i]),
+            "flags": int(outcome.flags[i]),
+        }
+        for i in range(outcome.n)
+    ]

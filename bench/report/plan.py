@@ -1,0 +1,57 @@
+"""A plan: what would run, and for how long."""
+
+from typing import Any
+
+from attacks.threat import format_eps
+from bench.estimate import Estimate
+from bench.plan import Plan
+from bench.report.text import KEY_LENGTH, compact, counted, duration, emit, make_console
+from bench.spec import key_of
+
+
+def print_plan(plan: Plan, estimate: Estimate) -> None:
+    """What would run."""
+    console = make_console()
+    lines = [
+        {
+            "defense": cell.defense_name,
+            "seed": str(cell.seed),
+            "model": cell.model.name,
+            "attack": cell.attack.name,
+            "eps": format_eps(cell.attack.eps),
+            "n": str(cell.n),
+            "draws": str(cell.draws),
+            "to do": "nothing" if key_of(cell) in plan.stored else "attack" if job.trained else "train, attack",
+            "key": key_of(cell)[:KEY_LENGTH],
+        }
+        for job in plan.jobs
+        for cell in job.cells
+    ]
+    title = f"{plan.dataset.name}: {counted(len(lines), 'cell')}, {len(plan.stored)} stored"
+    emit(console, compact(title, lines, ("seed", "model", "eps", "n", "draws")))
+    if plan.missing:
+        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
+    else:
+        console.print("Everything is stored; bench run would answer at once.")
+
+
+def plan_json(plan: Plan, estimate: Estimate) -> dict[str, Any]:
+    """A plan for programs."""
+    cells = []
+    for job in plan.jobs:
+        for cell in job.cells:
+            key = key_of(cell)
+            cells.append(
+                {
+                    "key": key,
+                    "defense": cell.defense_name,
+                    "seed": cell.seed,
+                    "attack": cell.attack.name,
+                    "eps": str(cell.attack.eps),
+                    "n": cell.n,
+                    "draws": cell.draws,
+                    "stored": key in plan.stored,
+                    "trained": job.trained,
+                }
+            )
+    return {"cells": cells, "missing": len(plan.missing), "seconds": estimate.seconds, "basis": estimate.basis}

@@ -1,0 +1,138 @@
+"""What came of a run, and what to try next."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from rich.table import Table
+
+from attacks.threat import format_eps
+from bench.plan import Plan
+from bench.report.cells import cell_json, verdict
+from bench.report.text import KEY_LENGTH, counted, emit, fits, make_console, make_table, percent
+from bench.scheduler import Report
+from bench.store import CellRow
+
+
+def print_results(plan: Plan, report: Report, store: str) -> None:
+    """The table that ends a run."""
+    console = make_console()
+    if not report.rows:
+        return
+    first = plan.cells[0]
+    answered = f"{report.computed} computed now" if report.computed else "all answered from the store"
+    lines = [_cells_of(row) for row in report.rows]
+    # What is the same in every row belongs above the table, not in it.
+    constant = [name for name in ("seed", "eps") if len({line[name] for line in lines}) == 1]
+    facts = [f"{name} {lines[0][name]}" for name in constant]
+    table = make_table(
+        ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", first.attack.norm, *facts])
+        + f": {counted(len(lines), 'cell')}, {answered}"
+    )
+    for name in lines[0]:
+        if name not in constant:
+            table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name == "key")
+    for line in lines:
+        table.add_row(*(value for name, value in line.items() if name not in constant))
+    if fits(console, table):
+        emit(console, table)
+    elif len(lines) <= _TALL:
+        emit(console, _tall(str(table.title), report.rows, constant))
+    else:
+        from bench.report.matrix import matrix, render
+
+        print(f"{table.title}\n\n{render(matrix(report.rows), 'text')}\n")
+    console.print(
+        "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
+        "any iterate: also under the strongest one visited. Attack success: share of the clean-correct images it flips."
+    )
+    if any(row.draws > 1 for row in report.rows):
+        draws = max(row.draws for row in report.rows)
+        console.print(
+            f"Noisy networks: expectation over {draws} scoring draws, the same noise with and without attack."
+        )
+    console.print(f"Stored in {store}")
+
+
+_WORDS = ("defense", "attack", "key")
+_TALL = 6
+"""More cells than this are shown as a matrix where the window is too narrow for one line each."""
+
+
+def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table:
+    """The same cells with one line a rate, for narrow windows."""
+    table = make_table(title)
+    labels = [name for name in ("defense", "seed", "attack", "eps") if name not in constant]
+    for name in labels:
+        table.add_column(name, overflow="fold")
+    table.add_column("rate", no_wrap=True)
+    for name in ("%", "95% interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("key / verdict", no_wrap=True, min_width=KEY_LENGTH)
+    for row in rows:
+        s, cell = row.summary, _cells_of(row)
+        assert s is not None
+        rates = {"clean accuracy": s.clean, "robust accuracy": s.robust, "any iterate": s.robust_any}
+        notes = [cell["key"], *verdict(row).replace(": ", ":\n").splitlines()]
+        notes += [""] * (4 - len(notes))
+        for number, (name, rate) in enumerate((rates | {"attack success": s.attack_success}).items()):
+            hide = row.verdict == "invalid" and name != "clean accuracy"
+            value, _, interval = ("-" if hide else percent(rate)).partition(" ")
+            first = [cell[label] if number == 0 else "" for label in labels]
+            table.add_row(*first, name, value, interval, str(rate.n), notes[number])
+        if row is not rows[-1]:
+            table.add_row()
+    return table
+
+
+def _cells_of(row: CellRow) -> dict[str, str]:
+    s = row.summary
+    assert s is not None
+    attacked = (lambda rate: "-") if row.verdict == "invalid" else percent
+    return {
+        "defense": row.defense,
+        "seed": str(row.seed),
+        "attack": row.attack,
+        "eps": format_eps(Fraction(row.eps)),
+        "clean accuracy": percent(s.clean),
+        "robust accuracy": attacked(s.robust),
+        "any iterate": attacked(s.robust_any),
+        "n": str(s.robust.n),
+        "attack success": attacked(s.attack_success),
+        "of": str(s.attack_success.n),
+        "verdict": verdict(row),
+        "key": row.key[:KEY_LENGTH],
+    }
+
+
+def next_commands(report: Report, protocol: str, store: str) -> None:
+    """Commands worth trying after this run.
+
+    Args:
+        report: what came of the run.
+        protocol: every option the user typed, but for the names of defenses and attacks.
+        store: options that name the store.
+    """
+    if not report.rows:
+        return
+    lines = [
+        f"bench show {report.rows[-1].key[:KEY_LENGTH]}{store}",
+        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{protocol}",
+        f"bench table{store}",
+    ]
+    if len({row.defense for row in report.rows}) > 1:
+        del lines[1]
+    console = make_console()
+    console.print("Next:")
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def results_json(report: Report, store: str) -> dict[str, Any]:
+    """A run's results for programs."""
+    return {
+        "store": store,
+        "computed": report.computed,
+        "failures": report.failures,
+        "cells": [cell_json(row) for row in report.rows],
+    }
