@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import hash_tensors, load_tensors
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
+from bench.given import GivenWeights, given_weights
 from bench.registry import MODELS
 from bench.resolve import parse_attack, parse_defense, split_list
-from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, identity_of, key_of, trajectory_key
+from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
@@ -123,7 +123,12 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
         BenchError: anything in the request is unknown, unreadable, contradictory or out of range.
     """
     # Names first: a typing error should not cost a dataset download.
-    given = _given_weights(request) if request.weights is not None else None
+    given = None
+    if request.weights is not None:
+        typed = [f"--{name.replace('_', '-')}" for name, value in request.recipe.items() if value is not None]
+        if typed or request.seeds:
+            raise BenchError(f"--weights is trained already: {(typed or ['--seed'])[0]} has no effect, leave it out")
+        given = given_weights(request.weights)
     defenses = [parse_defense(text) for text in split_list(request.defenses) or [given.defense if given else "vanilla"]]
     attack_names = split_list(request.attacks)
     if not attack_names:
@@ -200,7 +205,7 @@ def _job(
     n: int,
     request: Request,
     checkpoints: Path,
-    given: "_GivenWeights | None",
+    given: GivenWeights | None,
 ) -> TrainJob:
     network = build_without_rng(spec)
     if given is None:
@@ -229,52 +234,6 @@ def _job(
         (tuple(group.values()) for group in groups.values()), key=lambda group: max(cell.attack.steps for cell in group)
     )
     return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
-
-
-@dataclass(frozen=True)
-class _GivenWeights:
-    """A checkpoint the user brings; one of ours knows the network it belongs to."""
-
-    path: Path
-    sha256: str
-    metadata: Mapping[str, Any]
-
-    @property
-    def defense(self) -> str:
-        name = self.metadata.get("defense")
-        if not isinstance(name, str):
-            raise BenchError(
-                f"'{self.path}' does not say how it was trained: name its defense with -d, since the defense decides "
-                "which neurons the network runs with (vanilla if nothing applies)"
-            )
-        return name
-
-    def label(self, defense: Defense) -> str:
-        return f"{defense.name} ({self.path.name})"
-
-    def check(self, model: ModelSpec) -> None:
-        trained = self.metadata.get("spec", {}).get("model")
-        asked = identity_of(model)
-        wrong = [name for name in asked if trained and name in trained and trained[name] != asked[name]]
-        if trained and wrong:
-            name = wrong[0]
-            was, now = trained[name], asked[name]
-            if isinstance(was, Mapping) and isinstance(now, Mapping):
-                part = next(key for key in now if was.get(key) != now[key])
-                name, was, now = f"{name} {part}", was.get(part), now[part]
-            raise BenchError(
-                f"'{self.path}' was trained with {name} {was} and would run with {now}; "
-                "give the options it was trained with (-d, --model, -T, --decay, --surrogate, --dataset)"
-            )
-
-
-def _given_weights(request: Request) -> _GivenWeights:
-    assert request.weights is not None
-    typed = [f"--{name.replace('_', '-')}" for name, value in request.recipe.items() if value is not None]
-    if typed or request.seeds:
-        raise BenchError(f"--weights is trained already: {(typed or ['--seed'])[0]} has no effect, leave it out")
-    tensors, metadata = load_tensors(request.weights)
-    return _GivenWeights(request.weights, hash_tensors(tensors), metadata)
 
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:

@@ -1,0 +1,62 @@
+"""The same results on a GPU, where there is one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import images, spiking_net
+
+from bench.data import load_dataset
+from bench.evaluation import evaluate
+from bench.outcome import Outcome
+from bench.resolve import build_model, parse_attack
+from bench.runtime import exact_arithmetic
+from bench.spec import CellSpec, ModelSpec
+from models.neurons import NeuronSpec, spiking_layers
+from models.random import CounterRNG
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+NOISY = NeuronSpec("nlif", params=(("noise_var", 0.4),))
+
+
+def test_counter_based_numbers_are_the_processor_s() -> None:
+    samples = torch.arange(50)
+    here = CounterRNG(3, samples)
+    there = CounterRNG(3, samples.cuda())
+    assert torch.equal(there.uniform((33,)).cpu(), here.uniform((33,)))
+    assert torch.allclose(there.normal(4, (33,)).cpu(), here.normal(4, (33,)), rtol=0, atol=1e-5)
+
+
+def test_the_fused_layer_equals_the_written_out_one() -> None:
+    gradients = []
+    for reference in (False, True):
+        model = spiking_net(dtype=torch.float64).cuda()
+        for layer in spiking_layers(model).values():
+            layer.reference = reference
+        x = images(8, dtype=torch.float64).cuda().requires_grad_()
+        gradients.append(torch.autograd.grad(model(x).square().sum(), x)[0])
+    assert torch.allclose(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_most_outcomes_are_the_processor_s_and_all_repeat() -> None:
+    exact_arithmetic()
+    data = load_dataset("digits", Path())
+    spec = ModelSpec("cnn-small", 10, data.in_shape, 4, NOISY, data.mean, data.std)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(spec).eval()
+    cell = CellSpec("train:x", spec, data.test_hash, 256, parse_attack("pgd10", "0.1"), 3, 0, "digits", "nlif", 0)
+
+    def outcome(device: str) -> Outcome:
+        chunks = evaluate(model.to(device), data, [cell], device=torch.device(device))
+        return Outcome.concatenate([chunk.outcomes[cell] for chunk in chunks])
+
+    there, again, here = outcome("cuda"), outcome("cuda"), outcome("cpu")
+    assert there.pack() == again.pack()
+    # Float32 rounds differently, and a spike is a step: single images may differ, the picture may not.
+    assert np.abs(there.margin_last - here.margin_last).mean() < 0.05
+    assert (there.flags == here.flags).all()
