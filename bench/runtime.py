@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     import torch
 
@@ -63,3 +65,29 @@ def isolated_generator(device: "torch.device", seed: int | None = None) -> Itera
         if seed is not None:
             torch.manual_seed(seed)
         yield
+
+
+def pick_device(name: str, threads: int | None) -> "torch.device":
+    """Choose the device and prepare the process for it.
+
+    Raises:
+        BenchError: no such device here.
+    """
+    import torch
+
+    tune_allocator()
+    exact_arithmetic()
+    if threads is not None:
+        if threads < 1:
+            raise BenchError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch lists every device type it ever had.
+        reason = str(error).splitlines()[0].partition("Expected one of")[0].rstrip(" :") or "no such device"
+        raise BenchError(f"device '{name}' cannot be used here: {reason}; try --device cpu") from error
+    return device

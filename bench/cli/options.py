@@ -1,20 +1,11 @@
 """The options that several commands share, and what they mean together."""
 
-import functools
-import inspect
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
-    from bench.plan import Plan, Request
     from bench.store import Store
 
 _WHAT, _PROTOCOL, _TRAINING, _WHERE = "What", "Protocol", "Training", "Where"
@@ -249,159 +240,6 @@ def load_plugins(paths: list[Path] | None) -> None:
         load_plugin(path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """The options of `run` and `plan`, as typed."""
-
-    defenses: Defenses = None
-    attacks: Attacks = None
-    dataset: DatasetName = None
-    model: ModelName = None
-    preset: Preset = None
-    weights: Weights = None
-    plugins: Plugins = None
-    eps: Eps = None
-    norm: NormName = "linf"
-    alpha: Alpha = None
-    restarts: Restarts = None
-    no_random_start: NoRandomStart = False
-    attack_surrogate: AttackSurrogate = None
-    count: Count = None
-    draws: Draws = None
-    attack_seed: AttackSeed = 0
-    seeds: Seeds = None
-    T: Steps = 4
-    decay: Decay = 0.5
-    surrogate: SurrogateName = "triangular"
-    epochs: Epochs = None
-    batch_size: BatchSize = None
-    lr: LearningRate = None
-    train_size: TrainSize = None
-    data_dir: DataDir = DEFAULT_DATA
-    results: Results = DEFAULT_RESULTS
-    store: StoreTarget = None
-    device: Device = "auto"
-    threads: Threads = None
-    as_json: AsJson = False
-
-    def plan(self) -> "Plan":
-        """Resolve these options completely. Computes nothing; a dataset that is not there yet is fetched.
-
-        Raises:
-            BenchError: a mistake in the options.
-        """
-        from bench.plan import make_plan
-
-        load_plugins(self.plugins)
-        return make_plan(self._request(), self.checkpoints, self.data_dir)
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of trained weights."""
-        return self.results / "checkpoints"
-
-    def store_options(self) -> str:
-        """What a command needs in addition to find this store, as typed; begins with a space or is empty."""
-        return _typed(("--results", self.results, DEFAULT_RESULTS), ("--store", self.store, None))
-
-    def protocol_options(self) -> str:
-        """Every option that was typed, except those that say which defenses and attacks to run."""
-        parts = []
-        hints = get_type_hints(Matrix, include_extras=True)
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value == f.default or f.name in ("defenses", "attacks", "preset", "weights", "as_json"):
-                continue
-            option = hints[f.name].__metadata__[0]
-            # The first declaration given to typer.Option arrives as its default.
-            name = next(part for part in (option.default, *option.param_decls) if part.startswith("--"))
-            for item in value if isinstance(value, list) else [value]:
-                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
-        return "".join(parts)
-
-    def _request(self) -> "Request":
-        from bench.plan import Request
-        from bench.presets import preset
-
-        typed: dict[str, Any] = {
-            "defenses": self.defenses,
-            "attacks": self.attacks,
-            "dataset": self.dataset,
-            "model": self.model,
-            "eps": self.eps,
-            "seeds": _integers("--seed", self.seeds),
-        }
-        _check_overrides(self.alpha, self.restarts)
-        random_start = False if self.no_random_start else None
-        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": random_start}
-        chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
-        return Request(
-            **chosen,
-            norm=self.norm,
-            params={key: str(value) for key, value in params.items() if value is not None},
-            attack_surrogate=self.attack_surrogate,
-            n=self.count,
-            draws=self.draws,
-            attack_seed=self.attack_seed,
-            T=self.T,
-            decay=self.decay,
-            surrogate=self.surrogate,
-            recipe={
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "train_size": self.train_size,
-            },
-            weights=self.weights,
-        )
-
-
-def _typed(*options: tuple[str, Any, Any]) -> str:
-    return "".join(f" {name} {shlex.quote(str(value))}" for name, value, default in options if value != default)
-
-
-def _integers(option: str, values: list[str] | None) -> list[int]:
-    from bench.errors import BenchError
-
-    numbers = []
-    for text in filter(None, (piece.strip() for value in values or [] for piece in value.split(","))):
-        try:
-            numbers.append(int(text))
-        except ValueError:
-            raise BenchError(f"{option}: '{text}' is not an integer") from None
-    return list(dict.fromkeys(numbers))
-
-
-def _check_overrides(alpha: str | None, restarts: int | None) -> None:
-    """A mistake is one even where no attack of the matrix takes the option."""
-    from bench.errors import BenchError
-
-    try:
-        if alpha is not None and Fraction(alpha) < 0:
-            raise BenchError(f"--alpha must not be negative, got {alpha}")
-    except (ValueError, ZeroDivisionError):
-        raise BenchError(f"--alpha {alpha} is not a number; write it as 2/255 or 0.01") from None
-    if restarts is not None and restarts < 1:
-        raise BenchError(f"--restarts must be at least 1, got {restarts}")
-
-
-def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
-    """Give a command every field of `Matrix` as an option."""
-
-    @functools.wraps(command)
-    def wrapper(**typed: Any) -> None:
-        command(Matrix(**typed))
-
-    hints = get_type_hints(Matrix, include_extras=True)
-    parameters = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(Matrix)
-    ]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = hints
-    return wrapper
-
-
 def open_store(results: Path, store: str | None) -> "Store":
     """The database the options name."""
     from bench.store import Store
@@ -421,32 +259,3 @@ def no_store(results: Path, store: str | None) -> str:
     """What to say where there is nothing to read."""
     place = f"no store '{store}'" if store else f"no store in '{results}'"
     return f"there is {place} yet; make one with: bench run --defense tgo --attack pgd40"
-
-
-def pick_device(name: str, threads: int | None) -> "torch.device":
-    """Choose the device and prepare the process for it.
-
-    Raises:
-        BenchError: no such device here.
-    """
-    import torch
-
-    from bench.errors import BenchError
-    from bench.runtime import exact_arithmetic, tune_allocator
-
-    tune_allocator()
-    exact_arithmetic()
-    if threads is not None:
-        if threads < 1:
-            raise BenchError(f"--threads must be at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch lists every device type it ever had.
-        reason = str(error).splitlines()[0].partition("Expected one of")[0].rstrip(" :") or "no such device"
-        raise BenchError(f"device '{name}' cannot be used here: {reason}; try --device cpu") from error
-    return device

@@ -2,11 +2,13 @@
 
 import json
 
-from bench.cli import options as o
+from bench.cli.matrix import Matrix, takes_matrix
+from bench.cli.options import open_existing_store
+from bench.runtime import pick_device
 
 
-@o.takes_matrix
-def plan(matrix: o.Matrix) -> None:
+@takes_matrix
+def plan(matrix: Matrix) -> None:
     """Show the cells of a matrix, which are stored already, and how long the rest will take.
 
     Takes the options of `bench run` and computes nothing but a trial of a second.
@@ -14,9 +16,9 @@ def plan(matrix: o.Matrix) -> None:
     from bench.estimate import estimate
     from bench.report.plan import plan_json, print_plan
 
-    device = o.pick_device(matrix.device, matrix.threads)
+    device = pick_device(matrix.device, matrix.threads)
     made = matrix.plan()
-    store = o.open_existing_store(matrix.results, matrix.store)
+    store = open_existing_store(matrix.results, matrix.store)
     made = made.known_to(store) if store else made
     expected = estimate(made, store, device)
     if matrix.as_json:

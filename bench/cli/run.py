@@ -4,11 +4,13 @@ import json
 
 import typer
 
-from bench.cli import options as o
+from bench.cli.matrix import Matrix, takes_matrix
+from bench.cli.options import open_store
+from bench.runtime import pick_device
 
 
-@o.takes_matrix
-def run(matrix: o.Matrix) -> None:
+@takes_matrix
+def run(matrix: Matrix) -> None:
     """Train each defense, run each attack on it, and store every image's outcome.
 
     What the store already holds is not computed again, so an interrupted command
@@ -26,9 +28,9 @@ def run(matrix: o.Matrix) -> None:
     from bench.report.run import next_commands, print_results, results_json
     from bench.scheduler import run_plan
 
-    device = o.pick_device(matrix.device, matrix.threads)
+    device = pick_device(matrix.device, matrix.threads)
     plan = matrix.plan()
-    store = o.open_store(matrix.results, matrix.store)
+    store = open_store(matrix.results, matrix.store)
     plan = plan.known_to(store)
     with Display(plan) as display:
         report = run_plan(plan, store, matrix.checkpoints, device, display)

@@ -1,0 +1,165 @@
+"""The options of `run` and `plan` together: what was typed, as a request."""
+
+import functools
+import inspect
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from bench.cli import options as o
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.plan import Plan, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """The options of `run` and `plan`, as typed."""
+
+    defenses: o.Defenses = None
+    attacks: o.Attacks = None
+    dataset: o.DatasetName = None
+    model: o.ModelName = None
+    preset: o.Preset = None
+    weights: o.Weights = None
+    plugins: o.Plugins = None
+    eps: o.Eps = None
+    norm: o.NormName = "linf"
+    alpha: o.Alpha = None
+    restarts: o.Restarts = None
+    no_random_start: o.NoRandomStart = False
+    attack_surrogate: o.AttackSurrogate = None
+    count: o.Count = None
+    draws: o.Draws = None
+    attack_seed: o.AttackSeed = 0
+    seeds: o.Seeds = None
+    T: o.Steps = 4
+    decay: o.Decay = 0.5
+    surrogate: o.SurrogateName = "triangular"
+    epochs: o.Epochs = None
+    batch_size: o.BatchSize = None
+    lr: o.LearningRate = None
+    train_size: o.TrainSize = None
+    data_dir: o.DataDir = o.DEFAULT_DATA
+    results: o.Results = o.DEFAULT_RESULTS
+    store: o.StoreTarget = None
+    device: o.Device = "auto"
+    threads: o.Threads = None
+    as_json: o.AsJson = False
+
+    def plan(self) -> "Plan":
+        """Resolve these options completely. Computes nothing; a dataset that is not there yet is fetched.
+
+        Raises:
+            BenchError: a mistake in the options.
+        """
+        from bench.plan import make_plan
+
+        o.load_plugins(self.plugins)
+        return make_plan(self._request(), self.checkpoints, self.data_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of trained weights."""
+        return self.results / "checkpoints"
+
+    def store_options(self) -> str:
+        """What a command needs in addition to find this store, as typed; begins with a space or is empty."""
+        return _typed(("--results", self.results, o.DEFAULT_RESULTS), ("--store", self.store, None))
+
+    def protocol_options(self) -> str:
+        """Every option that was typed, except those that say which defenses and attacks to run."""
+        parts = []
+        hints = get_type_hints(Matrix, include_extras=True)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value == f.default or f.name in ("defenses", "attacks", "preset", "weights", "as_json"):
+                continue
+            option = hints[f.name].__metadata__[0]
+            # The first declaration given to typer.Option arrives as its default.
+            name = next(part for part in (option.default, *option.param_decls) if part.startswith("--"))
+            for item in value if isinstance(value, list) else [value]:
+                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
+        return "".join(parts)
+
+    def _request(self) -> "Request":
+        from bench.plan import Request
+        from bench.presets import preset
+
+        typed: dict[str, Any] = {
+            "defenses": self.defenses,
+            "attacks": self.attacks,
+            "dataset": self.dataset,
+            "model": self.model,
+            "eps": self.eps,
+            "seeds": _integers("--seed", self.seeds),
+        }
+        _check_overrides(self.alpha, self.restarts)
+        random_start = False if self.no_random_start else None
+        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": random_start}
+        chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
+        return Request(
+            **chosen,
+            norm=self.norm,
+            params={key: str(value) for key, value in params.items() if value is not None},
+            attack_surrogate=self.attack_surrogate,
+            n=self.count,
+            draws=self.draws,
+            attack_seed=self.attack_seed,
+            T=self.T,
+            decay=self.decay,
+            surrogate=self.surrogate,
+            recipe={
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "lr": self.lr,
+                "train_size": self.train_size,
+            },
+            weights=self.weights,
+        )
+
+
+def _typed(*options: tuple[str, Any, Any]) -> str:
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value, default in options if value != default)
+
+
+def _integers(option: str, values: list[str] | None) -> list[int]:
+    numbers = []
+    for text in filter(None, (piece.strip() for value in values or [] for piece in value.split(","))):
+        try:
+            numbers.append(int(text))
+        except ValueError:
+            raise BenchError(f"{option}: '{text}' is not an integer") from None
+    return list(dict.fromkeys(numbers))
+
+
+def _check_overrides(alpha: str | None, restarts: int | None) -> None:
+    """A mistake is one even where no attack of the matrix takes the option."""
+    try:
+        if alpha is not None and Fraction(alpha) < 0:
+            raise BenchError(f"--alpha must not be negative, got {alpha}")
+    except (ValueError, ZeroDivisionError):
+        raise BenchError(f"--alpha {alpha} is not a number; write it as 2/255 or 0.01") from None
+    if restarts is not None and restarts < 1:
+        raise BenchError(f"--restarts must be at least 1, got {restarts}")
+
+
+def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
+    """Give a command every field of `Matrix` as an option."""
+
+    @functools.wraps(command)
+    def wrapper(**typed: Any) -> None:
+        command(Matrix(**typed))
+
+    hints = get_type_hints(Matrix, include_extras=True)
+    parameters = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(Matrix)
+    ]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = hints
+    return wrapper
