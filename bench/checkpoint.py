@@ -95,7 +95,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {}).get("bench", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise BenchError(f"'{path}' is not a readable safetensors file ({error}); it may be truncated") from error
-    return tensors, metadata
+    return tensors, metadata if isinstance(metadata, dict) else {}
 
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:

@@ -18,7 +18,7 @@ class GivenWeights:
     Attributes:
         path: the file.
         sha256: of its tensors.
-        metadata: what `train` wrote into it; empty for others' files.
+        metadata: what `train` wrote into it, empty for others' files; as little to be trusted as the file.
     """
 
     path: Path
@@ -50,10 +50,13 @@ class GivenWeights:
         Raises:
             BenchError: the file says something else than `model`.
         """
-        trained = self.metadata.get("spec", {}).get("model")
+        spec = self.metadata.get("spec")
+        trained = spec.get("model") if isinstance(spec, Mapping) else None
+        if not isinstance(trained, Mapping):
+            return
         asked = identity_of(model)
-        wrong = [name for name in asked if trained and name in trained and trained[name] != asked[name]]
-        if trained and wrong:
+        wrong = [name for name in asked if name in trained and trained[name] != asked[name]]
+        if wrong:
             name = wrong[0]
             was, now = trained[name], asked[name]
             if isinstance(was, Mapping) and isinstance(now, Mapping):

@@ -18,9 +18,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def share_cores() -> None:
     """Let waiting worker threads spin briefly, then sleep; call before torch is imported.
 
-    By default they spin for about a millisecond, on the core that the thread they wait for needs
-    if another process has the other one: on two busy cores that made training ten times slower.
-    Not spinning at all is three times slower on idle cores. What the user set stays.
+    By default they spin long, on the core that the thread they wait for needs if another process
+    has the other one: training on busy cores then crawls. Not spinning at all makes every small
+    operation wait for a wake-up on idle cores. What the user set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")

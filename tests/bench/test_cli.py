@@ -192,6 +192,10 @@ def test_weights_of_another_architecture_are_refused(bench: Run, tiny_run: list[
     # A file from elsewhere says nothing about itself.
     save_file(load_file(weights), tmp_path / "bare.safetensors")
     assert "name its defense with -d" in bench(*digits, "bare.safetensors").stderr
+    for lies in ('["x"]', '{"spec": "x", "defense": 7}', '{"spec": {"model": "x"}}'):
+        save_file(load_file(weights), tmp_path / "lies.safetensors", {"bench": lies})
+        assert "name its defense with -d" in bench(*digits, "lies.safetensors").stderr
+        assert "another architecture" in bench(*digits, "lies.safetensors", "-d", "vanilla").stderr
     result = bench(*digits, "bare.safetensors", "-d", "vanilla")
     assert "another architecture" in result.stderr
     assert result.returncode != 0
