@@ -48,10 +48,12 @@ class LinfBall:
         above = (wide + self.eps).clamp_(max=threat.high)
         self.lower = below.to(x.dtype)
         self.upper = above.to(x.dtype)
-        # Rounding must go inwards; x itself stays feasible because it is representable.
+        # Rounding must go inwards, also that of x + eps itself; x stays feasible because it is representable.
         infinity = torch.tensor(torch.inf, dtype=x.dtype, device=x.device)
-        self.lower = torch.where(self.lower.double() < below, self.lower.nextafter(infinity), self.lower)
-        self.upper = torch.where(self.upper.double() > above, self.upper.nextafter(-infinity), self.upper)
+        low_outside = (self.lower.double() < below) | (wide - self.lower.double() > self.eps)
+        high_outside = (self.upper.double() > above) | (self.upper.double() - wide > self.eps)
+        self.lower = torch.where(low_outside, self.lower.nextafter(infinity), self.lower)
+        self.upper = torch.where(high_outside, self.upper.nextafter(-infinity), self.upper)
 
     def project(self, x_adv: Tensor) -> Tensor:
         return x_adv.clamp(self.lower, self.upper)

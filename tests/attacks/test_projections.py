@@ -61,6 +61,14 @@ def test_a_projection_is_feasible_and_projecting_again_changes_nothing(problem: 
     assert torch.equal(region.project(projected), projected)
 
 
+def test_a_float64_pixel_whose_sum_with_eps_rounds_up_stays_inside() -> None:
+    """Found by the property above: 0.25 + 1/85 lies an ulp further than 1/85 from 0.25."""
+    x = torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    threat = Threat(Fraction(1, 85))
+    for far in (x + 1, x - 1):
+        assert_feasible(x, ball(x, threat).project(far), threat)
+
+
 @given(problems())
 def test_feasible_points_stay_where_they_are(problem: tuple[Tensor, Tensor, Threat]) -> None:
     x, x_adv, threat = problem
