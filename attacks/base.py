@@ -42,6 +42,15 @@ class Attack:
         alpha_per_eps: where `defaults` has an `alpha` of None, alpha = eps times this.
         norms: the norms it can work in.
         cost: from the step count to (forward passes, backward passes) per sample.
+        eot: gradients of a stochastic network are means over so many draws, unless the user says otherwise.
+        deterministic_only: whether it is refused for stochastic networks.
+        own_batches: whether it calls the model with batches of its own making. A stochastic network then draws
+            its noise from torch's generator, seeded for the chunk, since its rows cannot be told apart.
+        settle: for an attack whose parameters are another library's: `settle(name, given)` reads what follows
+            the colon (`art:DeepFool:max_iter=50` gives "DeepFool" and {"max_iter": "50"}) and returns the
+            parameters to call `run` with; it raises ValueError where they make no sense.
+        backend: names the release of another library whose code does the work, "pyautoattack 0.2.0"; part of
+            every result's key.
         version: part of every result's key; raise it when a change of code may change an outcome.
     """
 
@@ -53,6 +62,11 @@ class Attack:
     alpha_per_eps: str = "51/160"
     norms: tuple[str, ...] = ("linf", "l2")
     cost: Cost = lambda steps: (max(steps, 1), max(steps, 1))
+    eot: int = 1
+    deterministic_only: bool = False
+    own_batches: bool = False
+    settle: Callable[[str, Mapping[str, str]], dict[str, Any]] | None = None
+    backend: Callable[[], str] | None = None
     version: int = 1
 
 

@@ -1,15 +1,17 @@
 """Wrappers that make a stronger attack out of any attack."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack, Candidate, Path, per_sample
-from attacks.gradients import frozen
+from attacks.gradients import SpikeGradient, estimating, frozen
 from attacks.losses import margin
 from attacks.threat import Threat
 from models.random import CounterRNG, active_noise_stream
+from models.surrogates import Surrogate
 
 _DRAWS_PER_RUN = 1 << 20
 _COMPARISONS = 1 << 31
@@ -24,15 +26,33 @@ def run_attack(
     *,
     rng: CounterRNG,
     steps: tuple[int, ...] = (),
+    gradient: Surrogate | SpikeGradient | None = None,
+    eot: int | None = None,
     **params: Any,
 ) -> Path:
-    """Call any attack and give its proposals as a `Path`, whatever it returns itself.
+    """One run of any attack, its proposals given as a `Path` whatever it returns itself.
 
     Args:
         attack: the attack.
         steps: step counts wanted; empty for an attack without steps, whose path has the one key 0.
+        gradient: how the attacker differentiates spikes; None is the network's own way.
+        eot: every gradient is the mean over so many draws of the model's noise, see `estimating`.
         others: as the attack's own.
     """
+    with estimating(model, gradient, eot):
+        return _run(attack, model, x, y, threat, rng, steps, params)
+
+
+def _run(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    rng: CounterRNG,
+    steps: tuple[int, ...],
+    params: Mapping[str, Any],
+) -> Path:
     if not attack.takes_steps:
         x_adv = attack.run(model, x, y, threat, rng=rng, **params)
         return {0: Candidate(x_adv, x_adv)}

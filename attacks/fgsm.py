@@ -23,14 +23,14 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: Counter
         y: true labels [N].
         threat: norm, eps and box.
         rng: unused; FGSM is deterministic.
-        loss: `ce` or `margin`.
+        loss: `ce`, `margin` or `dlr`.
 
     Returns:
         x_adv [N, *], inside the ball and the box in float64.
     """
     region = ball(x, threat)
     with frozen(model):
-        grad, _ = input_gradient(model, x, y, LOSSES[loss])
+        grad = input_gradient(model, x, y, LOSSES[loss]).grad
     return region.project(x + float(threat.eps) * region.steepest(grad))
 
 
@@ -55,7 +55,7 @@ def rfgsm(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: Counte
     signs = torch.where(rng.uniform(x.shape[1:]) < 0.5, -1, 1).to(x.dtype)
     start = region.project(x + half * signs)
     with frozen(model):
-        grad, _ = input_gradient(model, start, y, LOSSES[loss])
+        grad = input_gradient(model, start, y, LOSSES[loss]).grad
     return region.project(start + half * grad.sign())
 
 

@@ -24,4 +24,31 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - true
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """The margin in units of the gap between the first and the third logit: logits [N, K], y [N] -> [N].
+
+    Difference of logits ratio (Croce and Hein, arXiv 2003.01690, Eq. 6): invariant to shift and scale of the logits.
+    Spike counts tie: where the first three logits are equal the ratio is undefined (the official code gives
+    0 or 1e12, ART's NaN). Here a gap of less than 1e-4 of the logits' size counts as a tie, and the loss there is
+    the plain margin, with its gradient.
+
+    Raises:
+        ValueError: fewer than 3 classes.
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(f"the dlr loss needs at least 3 classes, not {logits.shape[1]}; use loss=margin")
+    top = logits.topk(3, dim=1).values
+    gap = top[:, 0] - top[:, 2]
+    tied = gap <= _TIE * logits.detach().abs().amax(1)
+    return margin(logits, y) / torch.where(tied, 1, gap)
+
+
+def towards(logits: Tensor, pairs: Tensor) -> Tensor:
+    """z_target - z_true: logits [N, K], pairs [N, 2] of (true, target) -> [N]."""
+    true, target = logits.gather(1, pairs).unbind(1)
+    return target - true
+
+
+_TIE = 1e-4
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

@@ -40,7 +40,7 @@ def pgd(
         alpha: step size in pixel units. The SNN papers use 0.01 with eps = 8/255 at every step count.
         rng: random start of each sample.
         random_start: begin at a random point of the ball instead of at x.
-        loss: `ce` or `margin`.
+        loss: `ce`, `margin` or `dlr`.
         snapshots: further step counts below `steps` at which to keep candidates.
 
     Returns:
@@ -63,12 +63,12 @@ def pgd(
     path: dict[int, Candidate] = {}
     with frozen(model):
         for step in range(1, steps + 1):
-            grad, logits = input_gradient(model, x_adv, y, LOSSES[loss])
-            visited = margin(logits, y)
+            at = input_gradient(model, x_adv, y, LOSSES[loss])
+            visited = margin(at.logits, y)
             better = visited > best_margin
             best = torch.where(per_sample(better, x), x_adv, best)
             best_margin = torch.where(better, visited, best_margin)
-            x_adv = region.project(x_adv + alpha * region.steepest(grad))
+            x_adv = region.project(x_adv + alpha * region.steepest(at.grad))
             if step in wanted:
                 path[step] = Candidate(x_adv, best)
     return path

@@ -49,7 +49,7 @@ def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
             per_pass, basis = trials[key], "a short trial"
         for group in groups:
             forwards, backwards = attack_cost(group)
-            scoring = group[0].draws * (1 + 2 * len(group))
+            scoring = group[0].draws * 2 * (1 + len(group))
             seconds += group[0].n * per_pass * (backwards + (forwards - backwards + scoring) / 3)
         if not job.trained:
             recipe = job.spec.recipe
@@ -87,5 +87,5 @@ def attack_cost(cells: Sequence[CellSpec]) -> tuple[int, int]:
     """(forward, backward) passes per image of the attack run that serves these cells, without scoring."""
     attack: Attack = ATTACKS.get(cells[0].attack.family)
     forwards, backwards = attack.cost(max(cell.attack.steps for cell in cells))
-    restarts = cells[0].attack.restarts
-    return forwards * restarts, backwards * restarts
+    runs = cells[0].attack.restarts * cells[0].attack.eot
+    return forwards * runs, backwards * runs

@@ -1,6 +1,7 @@
 """Attack and score, chunk by chunk. Attacks propose; only this file decides what counted."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,10 @@ from bench.errors import BenchError, describe
 from bench.hygiene import Snapshot
 from bench.outcome import Flag, Outcome
 from bench.registry import ATTACKS
-from bench.resolve import attack_arguments, threat_of
+from bench.resolve import attack_arguments, parse_gradient, threat_of
 from bench.runtime import isolated_generator
 from bench.spec import CellSpec, randomness_key
-from models.neurons import using_surrogate
 from models.random import CounterRNG, derive_key, noise_stream
-from models.surrogates import parse_surrogate
 
 CHUNK = 128
 """Images per stored chunk. Fixed, so that an interrupted run resumes on the same boundaries."""
@@ -70,7 +69,7 @@ def evaluate(
     first = cells[0]
     attack: Attack = ATTACKS.get(first.attack.family)
     threat = threat_of(first.attack)
-    surrogate = parse_surrogate(threat.surrogate) if threat.surrogate else None
+    gradient = parse_gradient(threat.surrogate) if threat.surrogate else None
     attack_key = derive_key(randomness_key(first), "attack")
     noise_key = derive_key(randomness_key(first), "attack noise")
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
@@ -83,15 +82,14 @@ def evaluate(
         x = pixels(dataset.x_test[index], device)
         y = dataset.y_test[index].to(device)
         samples = index.to(device)
-        counted.reset()
+        counted.reset(len(x))
         clean = _score(counted, x, y, samples, score_key, first.draws)
         # An attack may be anyone's code. It gets copies of the images, a generator that only it uses,
         # and whatever it raises is its cells' failure, not the run's.
         problem = None
         with (
             isolated_generator(device, derive_key(attack_key, start)),
-            noise_stream(model, noise_key, samples),
-            using_surrogate(model, surrogate),
+            nullcontext() if attack.own_batches else noise_stream(model, noise_key, samples),
         ):
             try:
                 path = restarted(
@@ -102,6 +100,8 @@ def evaluate(
                     y.clone(),
                     threat,
                     rng=CounterRNG(attack_key, samples.clone()),
+                    gradient=gradient,
+                    eot=first.attack.eot,
                     **steps,
                     **attack_arguments(first.attack),
                 )
@@ -114,12 +114,13 @@ def evaluate(
             )
         if problem is not None:
             raise BenchError(f"attack '{first.attack.name}' failed: {describe(problem)}") from problem
+        flags = _flags(counted, clean, _score(counted, x, y, samples, score_key, first.draws))
         outcomes = {}
         for cell in cells:
             if cell.attack.steps not in path:
                 raise BenchError(f"attack '{cell.attack.name}' returned no candidate for step {cell.attack.steps}")
             outcomes[cell] = _judge(
-                counted, x, y, samples, path[cell.attack.steps], threat, clean, score_key, cell.draws
+                counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws
             )
         yield ChunkResult(start, outcomes, counted.forwards, counted.backwards)
 
@@ -144,6 +145,22 @@ def _score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, dr
     return _Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
 
 
+def _flags(counted: "CountedModel", clean: _Score, placebo: _Score) -> Tensor:
+    """What is wrong with images whatever the attack proposed, uint8 [N].
+
+    The placebo is the attack with eps = 0: its only legal proposal is the image itself, so the image is scored
+    once more, after the attack, by the path that its proposals take.
+    """
+    differs = (placebo.correct != clean.correct).any(1) | (placebo.nan != clean.nan)
+    return _bits({Flag.PLACEBO: differs, Flag.ZERO_GRADIENT: counted.zero_gradient.to(differs.device)})
+
+
+def _bits(flags: dict[Flag, Tensor]) -> Tensor:
+    total = sum(where.to(torch.uint8) * int(flag) for flag, where in flags.items())
+    assert isinstance(total, Tensor)
+    return total
+
+
 def _judge(
     model: nn.Module,
     x: Tensor,
@@ -152,6 +169,7 @@ def _judge(
     candidate: Candidate,
     threat: Threat,
     clean: _Score,
+    flags: Tensor,
     key: int,
     draws: int,
 ) -> Outcome:
@@ -159,13 +177,9 @@ def _judge(
     last = _score(model, candidate.last, y, samples, key, draws)
     same = candidate.best is candidate.last
     best = last if same else _score(model, candidate.best, y, samples, key, draws)
-    flags = torch.zeros(len(x), dtype=torch.uint8, device=x.device)
-    for flag, where in (
-        (Flag.NAN, clean.nan | last.nan | best.nan),
-        (Flag.TIE, clean.tie | last.tie | best.tie),
-        (Flag.OUTSIDE, ~inside),
-    ):
-        flags |= where.to(torch.uint8) * int(flag)
+    flags = flags | _bits(
+        {Flag.NAN: clean.nan | last.nan | best.nan, Flag.TIE: clean.tie | last.tie | best.tie, Flag.OUTSIDE: ~inside}
+    )
     return Outcome(
         _numpy(clean.correct),
         _numpy(last.correct),
@@ -196,22 +210,39 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 class CountedModel(nn.Module):
-    """Passes calls on and counts forward and backward passes, in images."""
+    """Passes calls on, counts forward and backward passes in images, and watches the first input gradient.
+
+    Attributes:
+        zero_gradient: images whose gradient was zero in every pixel the first time it was taken, bool [N].
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.reset()
+        self.reset(0)
 
-    def reset(self) -> None:
+    def reset(self, batch: int) -> None:
+        """Begin anew, for attacks on so many images."""
         self.forwards = self.backwards = 0
+        self.batch = batch
+        self.zero_gradient = torch.zeros(batch, dtype=torch.bool)
+        self._watching = True
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._watching and x.requires_grad and torch.is_grad_enabled():
+            x = x.view_as(x)
+            x.register_hook(self._watch)
         logits: Tensor = self.model(x)
         self.forwards += len(x)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)
         return logits
+
+    def _watch(self, grad: Tensor) -> None:
+        # Of a batch that an attack put together itself nobody knows which row is which image.
+        if self._watching and len(grad) % self.batch == 0:
+            self.zero_gradient = (grad == 0).unflatten(0, (-1, self.batch)).transpose(0, 1).flatten(1).all(1)
+        self._watching = False
 
     def _count_backward(self, grad: Tensor) -> None:
         self.backwards += len(grad)

@@ -9,11 +9,21 @@ from numpy.typing import NDArray
 
 
 class Flag(IntFlag):
-    """Things about one image's outcome that a rate cannot show."""
+    """Things about one image's outcome that a rate cannot show.
+
+    Attributes:
+        NAN: a logit was NaN or infinite.
+        TIE: two classes tied for the first place.
+        OUTSIDE: the attack proposed a point outside the ball or the box.
+        PLACEBO: the image scored differently with eps = 0, that is, when nothing was done to it.
+        ZERO_GRADIENT: the first gradient that the attack took was zero in every pixel.
+    """
 
     NAN = 1
     TIE = 2
     OUTSIDE = 4
+    PLACEBO = 8
+    ZERO_GRADIENT = 16
 
 
 @dataclass(frozen=True)

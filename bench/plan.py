@@ -9,7 +9,7 @@ from typing import Any
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
-from bench.registry import MODELS
+from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense, split_list
 from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
 from bench.store import CellRow, Store
@@ -214,9 +214,17 @@ def _job(
     else:
         given.check(spec.model)
         weights_key, trained = f"file:{given.sha256}", True
-    draws = request.draws or (STOCHASTIC_DRAWS if is_stochastic(network) else 1)
+    stochastic = is_stochastic(network)
+    draws = request.draws or (STOCHASTIC_DRAWS if stochastic else 1)
     groups: dict[str, dict[str, CellSpec]] = {}
     for attack in attacks:
+        if not stochastic:
+            attack = replace(attack, eot=1, name=_without_eot(attack.name))
+        elif ATTACKS.get(attack.family).deterministic_only:
+            raise BenchError(
+                f"attack '{attack.name}' keeps what one lucky draw broke, so it is refused for the noisy network of "
+                f"'{spec.defense_name}'; use autoattack-rand"
+            )
         cell = CellSpec(
             weights=weights_key,
             model=spec.model,
@@ -234,6 +242,14 @@ def _job(
         (tuple(group.values()) for group in groups.values()), key=lambda group: max(cell.attack.steps for cell in group)
     )
     return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
+
+
+def _without_eot(name: str) -> str:
+    """An attack's name without a mean over draws, of which a deterministic network has none."""
+    attack, at, gradient = name.partition("@")
+    head, _, rest = attack.partition(":")
+    kept = [item for item in rest.split(",") if item and not item.startswith("eot=")]
+    return ":".join(filter(None, [head, ",".join(kept)])) + at + gradient
 
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:

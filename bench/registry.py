@@ -148,6 +148,32 @@ ATTACKS = Registry(
         "fgsm": "attacks.fgsm:FGSM",
         "rfgsm": "attacks.fgsm:RFGSM",
         "pgd": "attacks.pgd:PGD",
+        "apgd": "attacks.apgd:APGD",
+        "mtpgd": "attacks.mtpgd:MTPGD",
+        "sapgd": "attacks.sapgd:SAPGD",
+        "square": "attacks.square:SQUARE",
+        "sweep": "attacks.sweep:SWEEP",
+        "snn-standard": "attacks.standard:SNN_STANDARD",
+        "autoattack": "attacks.external.autoattack:AUTOATTACK",
+        "autoattack-rand": "attacks.autorand:AUTORAND",
+        "art": "attacks.external.art:ART",
+    },
+)
+GRADIENTS = Registry(
+    "gradient",
+    {
+        "triangular": "models.surrogates:Triangular",
+        "rectangular": "models.surrogates:Rectangular",
+        "arctan": "models.surrogates:ArcTan",
+        "sigmoid": "models.surrogates:Sigmoid",
+        "gaussian": "models.surrogates:Gaussian",
+        "bptr": "attacks.gradients.rates:BPTR",
+        "rga": "attacks.gradients.rates:RGA",
+        "hart": "attacks.gradients.hart:HART",
+        "assg": "attacks.gradients.assg:ASSG",
+        "pdsg": "attacks.gradients.pdsg:PDSG",
+        "conversion": "attacks.gradients.conversion:Conversion",
+        "noiseless": "attacks.gradients.noiseless:Noiseless",
     },
 )
 MODELS = Registry(
@@ -167,7 +193,7 @@ DATASETS = Registry(
         "cifar100": "bench.data.cifar:CIFAR100",
     },
 )
-KINDS = {registry.kind: registry for registry in (DEFENSES, ATTACKS, MODELS, DATASETS)}
+KINDS = {registry.kind: registry for registry in (DEFENSES, ATTACKS, GRADIENTS, MODELS, DATASETS)}
 
 
 class _Register:
@@ -176,6 +202,10 @@ class _Register:
     def defense(self, name: str) -> Callable[[Any], Any]:
         """Register a function that returns a `Defense`; its keyword arguments are its hyper-parameters."""
         return self._plain(DEFENSES, name)
+
+    def gradient(self, name: str) -> Callable[[Any], Any]:
+        """Register a frozen dataclass that is a `SpikeGradient` or a `Surrogate`; its fields are its parameters."""
+        return self._plain(GRADIENTS, name)
 
     def model(self, name: str) -> Callable[[Any], Any]:
         """Register `build(num_classes, in_shape, T, neuron, mean, std) -> nn.Module` with logits."""

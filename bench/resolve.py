@@ -7,14 +7,15 @@ from fractions import Fraction
 from typing import Any
 
 from attacks.base import Attack
+from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.threat import Threat, parse_eps
 from bench.errors import BenchError, describe
-from bench.registry import ATTACKS, DEFENSES, MODELS, nearest
+from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
 from bench.spec import AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
 from models.neurons import number_layers
-from models.surrogates import format_surrogate, parse_surrogate
+from models.surrogates import Surrogate
 
 
 def parse_defense(text: str) -> Defense:
@@ -59,51 +60,45 @@ def parse_attack(
     """Resolve an attack's name, parameters and threat model into one value.
 
     Args:
-        text: a family, its step count if it has steps, and parameters: `fgsm`, `pgd40`, `pgd40:alpha=0.01`.
+        text: a family, its step count if it has steps, its parameters, and the gradient it differentiates
+            spikes by: `fgsm`, `pgd40`, `pgd40:alpha=0.01`, `sapgd100@assg`, `art:DeepFool:max_iter=50`.
         eps: budget in pixel units, `8/255` or `0.15`.
         norm: `linf` or `l2`.
-        surrogate: what the attacker differentiates spikes by; None is the model's own.
-        overrides: parameters set for every attack that has them, for example from `--alpha` or `--restarts`.
+        surrogate: the gradient where `text` names none; None is the model's own.
+        overrides: parameters set for every attack that has them, for example from `--alpha` or `--eot`.
 
     Raises:
         BenchError: anything in it is unknown, unreadable or out of range.
     """
-    head, given = _split(text)
-    family, steps = _family(head)
+    text, _, after = text.partition("@")
+    family, steps = _family(text.strip().partition(":")[0])
     entry = ATTACKS.entry(family)
     attack: Attack = entry.load()
-    if attack.takes_steps and steps is None:
-        raise BenchError(f"attack '{family}' needs a step count, for example {family}10")
-    if steps is not None and not attack.takes_steps:
-        raise BenchError(f"attack '{family}' takes no step count; write {family}")
-    if steps is not None and steps < 1:
-        raise BenchError(f"attack '{text}': the step count must be at least 1")
+    _check_steps(text, family, steps, attack)
     if norm not in attack.norms:
         raise BenchError(f"attack '{family}' works in {' and '.join(attack.norms)}, not in {norm}")
     try:
-        threat = Threat(parse_eps(eps), norm, surrogate=surrogate)  # type: ignore[arg-type]
-        written = format_surrogate(parse_surrogate(surrogate)) if surrogate else None
+        threat = Threat(parse_eps(eps), norm)  # type: ignore[arg-type]
     except ValueError as error:
         raise BenchError(str(error)) from error
-    params = {**attack.defaults, "restarts": 1} if attack.takes_steps else dict(attack.defaults)
-    if "alpha" in params and params["alpha"] is None:
-        params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
-    settled = dict(params)
-    wanted = {key: value for key, value in (overrides or {}).items() if key in params} | given
-    for key, value, default in _match(f"attack '{family}'", wanted, params):
-        params[key] = _convert(f"attack '{family}'", key, value, type(default), default)
-    if "loss" in params and params["loss"] not in LOSSES:
+    typed = after or surrogate or ""
+    gradient = parse_gradient(typed) if typed else None
+    if attack.settle is None:
+        params, shown = _declared_params(text, attack, family, threat, overrides or {})
+    else:
+        params, shown = _foreign_params(text, attack)
+    if "loss" in attack.defaults and params["loss"] not in LOSSES:
         raise BenchError(f"attack '{text}': unknown loss '{params['loss']}'; choose from {', '.join(LOSSES)}")
-    if params.get("restarts", 1) < 1:
-        raise BenchError(f"attack '{text}': restarts must be at least 1")
-    if params.get("alpha", 0) < 0:
+    for key in ("restarts", "eot"):
+        if params.get(key, 1) < 1:
+            raise BenchError(f"attack '{text}': {key} must be at least 1")
+    if attack.settle is None and params.get("alpha", 0) < 0:
         raise BenchError(f"attack '{text}': alpha must not be negative")
     for key, value in params.items():
         if isinstance(value, Fraction) and value > 1e300:
             raise BenchError(f"attack '{text}': {key} is too large")
-    changed = [f"{key}={wanted[key]}" for key in wanted if params[key] != settled[key]]
-    shown = ":".join(filter(None, [head, ",".join(changed)])) + (f"@{written}" if written else "")
-    restarts = params.pop("restarts", 1)
+    restarts, eot = params.pop("restarts", 1), params.pop("eot", attack.eot)
+    written = format_gradient(gradient) if gradient is not None else None
     return AttackSpec(
         family=family,
         steps=steps or 0,
@@ -115,10 +110,75 @@ def parse_attack(
         low=threat.low,
         high=threat.high,
         surrogate=written,
-        name=shown,
+        name=shown + (f"@{written}" if written else ""),
         shares_trajectory=attack.shares_trajectory,
-        fingerprint=entry.fingerprint(),
+        fingerprint=_fingerprint(entry, attack, typed),
+        eot=eot,
+        surrogate_version=getattr(gradient, "version", 1),
     )
+
+
+def _check_steps(text: str, family: str, steps: int | None, attack: Attack) -> None:
+    if attack.takes_steps and steps is None:
+        raise BenchError(f"attack '{family}' needs a step count, for example {family}10")
+    if steps is not None and not attack.takes_steps:
+        raise BenchError(f"attack '{family}' takes no step count; write {family}")
+    if steps is not None and steps < 1:
+        raise BenchError(f"attack '{text}': the step count must be at least 1")
+
+
+def _declared_params(
+    text: str, attack: Attack, family: str, threat: Threat, overrides: Mapping[str, str]
+) -> tuple[dict[str, Any], str]:
+    """The parameters of an attack that declares them, and what a table calls it."""
+    head, given = _split(text)
+    params = dict(attack.defaults)
+    if attack.cost(1) != (0, 0) and not attack.own_batches:
+        params["eot"] = attack.eot
+    if attack.takes_steps:
+        params["restarts"] = 1
+    if "alpha" in params and params["alpha"] is None:
+        params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
+    settled = dict(params)
+    wanted = {key: value for key, value in overrides.items() if key in params} | given
+    for key, value, default in _match(f"attack '{family}'", wanted, params):
+        params[key] = _convert(f"attack '{family}'", key, value, type(default), default)
+    changed = [f"{key}={wanted[key]}" for key in wanted if params[key] != settled[key]]
+    return params, ":".join(filter(None, [head, ",".join(changed)]))
+
+
+def _foreign_params(text: str, attack: Attack) -> tuple[dict[str, Any], str]:
+    """As `_declared_params`, for an attack whose parameters are another library's."""
+    assert attack.settle is not None
+    family, _, rest = text.strip().partition(":")
+    name, given = _split(rest) if rest else ("", {})
+    try:
+        params = attack.settle(name, given)
+    except ValueError as error:
+        raise BenchError(f"attack '{text}': {error}") from error
+    changed = [f"{key}={value}" for key, value in given.items()]
+    return params, ":".join(filter(None, [family, name, ",".join(changed)]))
+
+
+def _fingerprint(entry: Entry, attack: Attack, gradient: str) -> str:
+    """Identifies code that carries no version number of ours: plug-ins by source, other libraries by release."""
+    parts = [entry.fingerprint(), attack.backend() if attack.backend else ""]
+    if gradient:
+        parts.append(GRADIENTS.entry(gradient.partition(":")[0].strip()).fingerprint())
+    return " ".join(filter(None, parts))
+
+
+def parse_gradient(text: str) -> Surrogate | SpikeGradient:
+    """Read the way an attacker differentiates spikes: `rga`, `arctan:alpha=4`, `assg:tolerance=0.9`.
+
+    Raises:
+        BenchError: unknown name or parameter, or a value out of range.
+    """
+    name = text.partition(":")[0].strip()
+    try:
+        return read_gradient(text, GRADIENTS.get(name))
+    except ValueError as error:
+        raise BenchError(str(error)) from error
 
 
 def parse_eps_text(text: str) -> str:

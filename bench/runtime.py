@@ -53,18 +53,28 @@ def exact_arithmetic() -> None:
 
 @contextmanager
 def isolated_generator(device: "torch.device", seed: int | None = None) -> Iterator[None]:
-    """Inside the block torch's global generators may be used freely; afterwards they are as they were.
+    """Inside the block the global generators (torch's, numpy's, Python's) may be used; afterwards they are as before.
 
     Args:
         device: its generator is kept too.
         seed: start the block from this 64-bit seed; None starts from the present state.
     """
+    import random
+
+    import numpy as np
     import torch
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
+    kept = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
 
 
 def pick_device(name: str, threads: int | None) -> "torch.device":

@@ -22,6 +22,11 @@ def identity(**options: Any) -> Any:
     return field(metadata={"role": "identity"}, **options)
 
 
+def added(default: Any) -> Any:
+    """An identity field that came later: at its default it is left out of the key, so that stored cells keep theirs."""
+    return field(default=default, metadata={"role": "identity", "added": True})
+
+
 def runtime(**options: Any) -> Any:
     """A field that cannot change an outcome: labels, devices, batch sizes."""
     return field(metadata={"role": "runtime"}, **options)
@@ -81,7 +86,12 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """A resolved attack: every parameter that it will be called with."""
+    """A resolved attack: every parameter that it will be called with.
+
+    Attributes:
+        surrogate: written form of the gradient that the attacker differentiates spikes by; None is the model's own.
+        eot: gradients are means over so many draws of the model's noise; always 1 for a deterministic model.
+    """
 
     family: str = identity()
     steps: int = identity()
@@ -96,6 +106,8 @@ class AttackSpec:
     name: str = runtime()
     shares_trajectory: bool = runtime(default=False)
     fingerprint: str = identity(default="")
+    eot: int = added(default=1)
+    surrogate_version: int = added(default=1)
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,7 @@ def identity_of(value: Any) -> Any:
     """The identity fields of a spec as plain JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         declared = [f for f in fields(value) if f.metadata.get("role", "identity") == "identity"]
+        declared = [f for f in declared if not ("added" in f.metadata and getattr(value, f.name) == f.default)]
         return {f.name: identity_of(getattr(value, f.name)) for f in declared}
     if isinstance(value, Fraction):
         return str(value)
@@ -153,13 +166,14 @@ def canonical_json(value: Any) -> str:
 def randomness_key(cell: CellSpec) -> str:
     """Names the random numbers of an attack run.
 
-    Left out is what must not change an image's random numbers: the step count and the
-    restarts (more of either continues what fewer did), how many images are attacked, and
-    how they are scored.
+    Left out is what must not change an image's random numbers: the step count, the restarts
+    and the draws of a mean gradient (more of these continue what fewer did), how many images
+    are attacked, and how they are scored.
     """
     plain = identity_of(cell)
     plain["attack"].pop("steps")
     plain["attack"]["restarts"] = 1
+    plain["attack"].pop("eot", None)
     plain.pop("n")
     plain.pop("draws")
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
@@ -168,4 +182,4 @@ def randomness_key(cell: CellSpec) -> str:
 def trajectory_key(cell: CellSpec) -> str:
     """Cells with one key can be served by one run of the attack."""
     steps = 0 if cell.attack.shares_trajectory else cell.attack.steps
-    return f"{randomness_key(cell)}:{steps}:{cell.attack.restarts}:{cell.n}:{cell.draws}"
+    return f"{randomness_key(cell)}:{steps}:{cell.attack.restarts}:{cell.attack.eot}:{cell.n}:{cell.draws}"

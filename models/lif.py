@@ -8,6 +8,7 @@ Source: TGO, Eq. 1-3 and Eq. 15 (the noise xi). The state U lives only inside on
 call, so nothing can leak from one batch into the next.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -26,33 +27,99 @@ class LIFParams(NamedTuple):
     surrogate: Surrogate
 
 
+class Trace(NamedTuple):
+    """What one layer did in one forward call.
+
+    Attributes:
+        current: input currents [T, N, *].
+        v: membrane potential after noise, before reset, [T, N, *].
+        spikes: in {0, 1}, [T, N, *].
+        params: the layer's constants.
+    """
+
+    current: Tensor
+    v: Tensor
+    spikes: Tensor
+    params: LIFParams
+
+
+def _simulate(
+    current: Tensor, noise: Tensor | None, params: LIFParams, with_membrane: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Spikes, membrane potential after noise, and before it where it is asked for, each [T, N, *]."""
+    steps = current.shape[0]
+    # The current may be one image's, expanded over time with stride 0: buffers copy one step's layout.
+    layout = torch.empty_like(current[0])
+    buffer = layout.new_empty(steps * layout.numel())
+    v = _stack_like(buffer, layout, steps)
+    spikes = _stack_like(torch.empty_like(buffer), layout, steps)
+    before_noise = _stack_like(torch.empty_like(buffer), layout, steps) if with_membrane else None
+    u: Tensor | None = None
+    for t in range(steps):
+        if u is None:
+            v[t].copy_(current[t])
+        else:
+            torch.add(current[t], u, alpha=params.decay, out=v[t])
+        if before_noise is not None:
+            before_noise[t].copy_(v[t])
+        if noise is not None:
+            v[t].add_(noise[t])
+        torch.ge(v[t], params.v_threshold, out=spikes[t])
+        if t + 1 < steps:
+            u = torch.addcmul(v[t], v[t], spikes[t], value=-1)
+            if params.v_reset:
+                u.add_(spikes[t], alpha=params.v_reset)
+    return spikes, v, before_noise
+
+
+def bptt(
+    v: Tensor,
+    params: LIFParams,
+    slope: Callable[[int, Tensor], Tensor],
+    grad_spikes: Tensor | None,
+    grad_membrane: Tensor | None = None,
+) -> Tensor:
+    """Backpropagation through time of one layer.
+
+    Args:
+        v: membrane potential after noise, before reset, [T, N, *].
+        params: the layer's constants; its surrogate is not used.
+        slope: `slope(t, x)` stands for dS/dV of time step t at x = v[t] - v_threshold; a new tensor of x's shape.
+        grad_spikes: gradient of the loss in the spikes [T, N, *], or None for zero.
+        grad_membrane: gradient in the membrane potential before noise, or None for zero.
+
+    Returns:
+        gradient in the input currents [T, N, *].
+    """
+    grad_current = torch.empty_like(v)
+    grad_u: Tensor | None = None
+    for t in reversed(range(v.shape[0])):
+        x = v[t] - params.v_threshold
+        through_spike = grad_spikes[t] if grad_spikes is not None else None
+        through_decay = None
+        if grad_u is not None:
+            through_decay = torch.where(x < 0, grad_u, 0)
+            if not params.detach_reset:
+                reset = grad_u * (params.v_reset - v[t])
+                through_spike = reset if through_spike is None else reset.add_(through_spike)
+        if through_spike is None:
+            torch.zeros(x.shape, out=grad_current[t])
+        else:
+            torch.mul(slope(t, x), through_spike, out=grad_current[t])
+        if through_decay is not None:
+            grad_current[t].add_(through_decay)
+        if grad_membrane is not None:
+            grad_current[t].add_(grad_membrane[t])
+        grad_u = grad_current[t] * params.decay
+    return grad_current
+
+
 class _MultiStepLIF(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, with_membrane: bool
     ) -> tuple[Tensor, Tensor | None]:
-        steps = current.shape[0]
-        # The current may be one image's, expanded over time with stride 0: buffers copy one step's layout.
-        layout = torch.empty_like(current[0])
-        buffer = layout.new_empty(steps * layout.numel())
-        v = _stack_like(buffer, layout, steps)
-        spikes = _stack_like(torch.empty_like(buffer), layout, steps)
-        before_noise = _stack_like(torch.empty_like(buffer), layout, steps) if with_membrane else None
-        u: Tensor | None = None
-        for t in range(steps):
-            if u is None:
-                v[t].copy_(current[t])
-            else:
-                torch.add(current[t], u, alpha=params.decay, out=v[t])
-            if before_noise is not None:
-                before_noise[t].copy_(v[t])
-            if noise is not None:
-                v[t].add_(noise[t])
-            torch.ge(v[t], params.v_threshold, out=spikes[t])
-            if t + 1 < steps:
-                u = torch.addcmul(v[t], v[t], spikes[t], value=-1)
-                if params.v_reset:
-                    u.add_(spikes[t], alpha=params.v_reset)
+        spikes, v, before_noise = _simulate(current, noise, params, with_membrane)
         ctx.save_for_backward(v)
         ctx.params = params
         ctx.set_materialize_grads(False)
@@ -60,32 +127,11 @@ class _MultiStepLIF(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        grad_spikes, grad_membrane = grads
         (v,) = ctx.saved_tensors
         params: LIFParams = ctx.params
-        if grad_spikes is None and grad_membrane is None:
+        if all(grad is None for grad in grads):
             return None, None, None, None
-        grad_current = torch.empty_like(v)
-        grad_u: Tensor | None = None
-        for t in reversed(range(v.shape[0])):
-            x = v[t] - params.v_threshold
-            through_spike = grad_spikes[t] if grad_spikes is not None else None
-            through_decay = None
-            if grad_u is not None:
-                through_decay = torch.where(x < 0, grad_u, 0)
-                if not params.detach_reset:
-                    reset = grad_u * (params.v_reset - v[t])
-                    through_spike = reset if through_spike is None else reset.add_(through_spike)
-            if through_spike is None:
-                torch.zeros(x.shape, out=grad_current[t])
-            else:
-                torch.mul(params.surrogate.grad(x), through_spike, out=grad_current[t])
-            if through_decay is not None:
-                grad_current[t].add_(through_decay)
-            if grad_membrane is not None:
-                grad_current[t].add_(grad_membrane[t])
-            grad_u = grad_current[t] * params.decay
-        return grad_current, None, None, None
+        return bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads), None, None, None
 
 
 def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:
@@ -108,6 +154,43 @@ def lif(
         spikes in {0, 1}, [T, N, *], and the membrane potential [T, N, *] or None.
     """
     return _MultiStepLIF.apply(current, noise, params, with_membrane)  # type: ignore[no-any-return]
+
+
+class _Replaced(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, rule: "Rule"
+    ) -> tuple[Tensor, Tensor]:
+        spikes, v, before_noise = _simulate(current, noise, params, True)
+        ctx.save_for_backward(current, v, spikes)
+        ctx.params = params
+        ctx.backward_of = rule(Trace(current, v, spikes, params))
+        assert before_noise is not None
+        ctx.mark_non_differentiable(before_noise)
+        return spikes, before_noise
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        current, v, spikes = ctx.saved_tensors
+        return ctx.backward_of(Trace(current, v, spikes, ctx.params), grads[0]), None, None, None
+
+
+Backward = Callable[[Trace, Tensor], Tensor]
+Rule = Callable[[Trace], Backward]
+"""From what a layer did to its backward pass: (trace, gradient in the spikes) -> gradient in the currents."""
+
+
+def lif_differentiated(current: Tensor, params: LIFParams, noise: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+    """The same spikes as `lif`, with another backward pass in place of its own.
+
+    Args:
+        current, params, noise: as `lif`.
+        rule: called once per forward pass with what the layer did; gives the backward pass.
+
+    Returns:
+        spikes [T, N, *], and the membrane potential before noise [T, N, *] without a gradient.
+    """
+    return _Replaced.apply(current, noise, params, rule)  # type: ignore[no-any-return]
 
 
 class _Spike(torch.autograd.Function):

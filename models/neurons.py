@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.lif import LIFParams, lif, lif_reference
+from models.lif import LIFParams, Rule, lif, lif_differentiated, lif_reference
 from models.random import active_noise_stream
 from models.surrogates import Surrogate, Triangular, parse_surrogate
 
@@ -47,18 +47,34 @@ class LIF(nn.Module):
         self.surrogate: Surrogate = surrogate or Triangular()
         self.detach_reset = detach_reset
         self.reference = False
+        self.replacement: Replacement | None = None
         self.layer = 0
         self._recorders: list[Callable[[LIF, Tensor], None]] = []
 
     def forward(self, current: Tensor) -> Tensor:
         """Map input currents [T, N, *] to spikes [T, N, *]."""
-        params = LIFParams(self.decay, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate)
+        if self.replacement is not None and torch.is_grad_enabled() and current.requires_grad:
+            return self.replacement(self, current)
         run = lif_reference if self.reference else lif
-        spikes, membrane = run(current, params, self.noise(current), bool(self._recorders))
+        spikes, membrane = run(current, self.params, self.noise(current), bool(self._recorders))
         if membrane is not None:
-            for record in self._recorders:
-                record(self, membrane)
+            self._record(membrane)
         return spikes
+
+    def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
+        """The layer's own spikes [T, N, *], noise included, with the backward pass that `rule` gives."""
+        spikes, membrane = lif_differentiated(current, self.params, self.noise(current), rule)
+        self._record(membrane)
+        return spikes
+
+    @property
+    def params(self) -> LIFParams:
+        """The layer's constants."""
+        return LIFParams(self.decay, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate)
+
+    def _record(self, membrane: Tensor) -> None:
+        for record in self._recorders:
+            record(self, membrane)
 
     def noise(self, current: Tensor) -> Tensor | None:
         """Additive membrane noise for this call, [T, N, *], or None."""
@@ -66,6 +82,10 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, v_threshold={self.v_threshold}, surrogate={self.surrogate}"
+
+
+Replacement = Callable[[LIF, Tensor], Tensor]
+"""(layer, input currents [T, N, *]) -> the layer's output [T, N, *], differentiated in a way of its own."""
 
 
 class NoisyLIF(LIF):
@@ -193,3 +213,24 @@ def using_surrogate(model: nn.Module, surrogate: Surrogate | None) -> Iterator[N
     finally:
         for layer, previous in zip(layers, own, strict=True):
             layer.surrogate = previous
+
+
+@contextmanager
+def replacing_gradients(model: nn.Module, make: Callable[[LIF], Replacement]) -> Iterator[None]:
+    """Inside the block, forward passes that record a gradient run each spiking layer by its replacement.
+
+    Passes without a gradient (scoring) are untouched.
+
+    Args:
+        model: any network.
+        make: gives a layer its replacement, which may hold state for the time of the block.
+    """
+    layers = list(spiking_layers(model).values())
+    own = [layer.replacement for layer in layers]
+    for layer in layers:
+        layer.replacement = make(layer)
+    try:
+        yield
+    finally:
+        for layer, previous in zip(layers, own, strict=True):
+            layer.replacement = previous

@@ -72,11 +72,15 @@ class CounterRNG:
         """Generator `number` of a family of independent ones; number 0 is this one."""
         return CounterRNG(derive_key(self.key, number), self.samples) if number else self
 
-    def uniform(self, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
-        """Float32 in (0, 1], [N, *shape]; `stream` and `draw` select independent tensors."""
+    def rows(self, index: Tensor) -> "CounterRNG":
+        """The generator of a part of the batch: the same numbers for the same samples."""
+        return CounterRNG(self.key, self.samples[index])
+
+    def uniform(self, shape: Sequence[int], *, stream: int = 0, draw: int | Tensor = 0) -> Tensor:
+        """Float32 in (0, 1], [N, *shape]; `stream` and `draw` (one number, or one a row) select independent tensors."""
         return self._fill(1, shape, stream, draw, lambda words: [_unit(word) for word in words])[0]
 
-    def normal(self, steps: int, shape: Sequence[int], *, stream: int = 0, draw: int = 0) -> Tensor:
+    def normal(self, steps: int, shape: Sequence[int], *, stream: int = 0, draw: int | Tensor = 0) -> Tensor:
         """Standard normal float32, [T, N, *shape], by Box-Muller; a longer T keeps the earlier steps."""
         return self._fill(steps, shape, stream, draw, _box_muller)
 
@@ -85,7 +89,7 @@ class CounterRNG:
         steps: int,
         shape: Sequence[int],
         stream: int,
-        draw: int,
+        draw: int | Tensor,
         transform: Callable[[Sequence[Tensor]], list[Tensor]],
     ) -> Tensor:
         count = math.prod(shape)
@@ -101,7 +105,8 @@ class CounterRNG:
         rows = max(1, _CACHED_WORDS // (steps * blocks)) if device.type == "cpu" else len(self.samples)
         for start in range(0, len(self.samples), rows):
             sample = self.samples[start : start + rows].view(1, -1, 1)
-            words = philox4x32((position, word + stream, sample, word + draw), self.key)
+            drawn = draw[start : start + rows].view(1, -1, 1) if isinstance(draw, Tensor) else word + draw
+            words = philox4x32((position, word + stream, sample, drawn), self.key)
             torch.stack(transform(words), dim=-1, out=out[:, start : start + rows])
         return out.flatten(-2)[:, :, :count].reshape(steps, len(self.samples), *shape)
 
@@ -121,30 +126,55 @@ def _box_muller(words: Sequence[Tensor]) -> list[Tensor]:
 
 
 class NoiseStream:
-    """The noise of successive forward calls on one batch: call number k is draw `first_draw + k`."""
+    """The noise of successive forward calls on one batch: call number k is draw `first_draw + k`.
+
+    A call with k copies of the batch, one after another, is k draws at once: the same noise as k calls.
+    """
 
     def __init__(self, rng: CounterRNG, first_draw: int) -> None:
         self.rng = rng
         self.draw = first_draw - 1
+        self._rows = 0
         self._begun = False
 
     def begin_forward(self) -> None:
-        self.draw += 1
-        self._begun = True
+        """A forward call begins; its layers say how many copies of the batch it holds."""
+        self.draw, self._rows, self._begun = self.next_draw, 0, True
 
     def seek(self, draw: int) -> None:
         """Make the next forward call draw number `draw`."""
-        self.draw = draw - 1
+        self.draw, self._rows = draw - 1, 0
+
+    @property
+    def next_draw(self) -> int:
+        """The number of the draw that the next forward call begins with."""
+        return self.draw + max(self._rows // len(self.rng.samples), 1)
+
+    @contextmanager
+    def rows(self, index: Tensor) -> Iterator[None]:
+        """Inside the block the batch is a part of the stream's: row i is the stream's row `index[i]`."""
+        self.seek(self.next_draw)
+        whole, self.rng = self.rng, self.rng.rows(index)
+        try:
+            yield
+        finally:
+            self.seek(self.next_draw)
+            self.rng = whole
 
     def normal(self, like: Tensor, layer: int) -> Tensor:
         """Standard normal noise for layer number `layer`, shaped [T, N, *] as `like`."""
         if not self._begun:
             raise ValueError("noise was asked for outside of a call of the model that the noise stream was opened for")
-        if like.shape[1] != len(self.rng.samples):
-            raise ValueError(
-                f"a batch of {like.shape[1]} inside a noise stream that was opened for {len(self.rng.samples)} samples"
-            )
-        noise = self.rng.normal(like.shape[0], like.shape[2:], stream=layer, draw=self.draw)
+        batch, rows = len(self.rng.samples), like.shape[1]
+        if rows % batch:
+            raise ValueError(f"a batch of {rows} inside a noise stream that was opened for {batch} samples")
+        self._rows = rows
+        if rows == batch:
+            noise = self.rng.normal(like.shape[0], like.shape[2:], stream=layer, draw=self.draw)
+        else:
+            copies = CounterRNG(self.rng.key, self.rng.samples.repeat(rows // batch))
+            draws = self.draw + torch.arange(rows // batch, device=like.device).repeat_interleave(batch)
+            noise = copies.normal(like.shape[0], like.shape[2:], stream=layer, draw=draws)
         return noise.to(like.dtype)
 
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ class Matrix:
     norm: o.NormName = "linf"
     alpha: o.Alpha = None
     restarts: o.Restarts = None
+    eot: o.Eot = None
     no_random_start: o.NoRandomStart = False
     attack_surrogate: o.AttackSurrogate = None
     count: o.Count = None
@@ -98,9 +99,9 @@ class Matrix:
             "eps": self.eps,
             "seeds": _integers("--seed", self.seeds),
         }
-        _check_overrides(self.alpha, self.restarts)
+        _check_overrides(self.alpha, {"--restarts": self.restarts, "--eot": self.eot})
         random_start = False if self.no_random_start else None
-        params = {"alpha": self.alpha, "restarts": self.restarts, "random_start": random_start}
+        params = {"alpha": self.alpha, "restarts": self.restarts, "eot": self.eot, "random_start": random_start}
         chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
         return Request(
             **chosen,
@@ -137,15 +138,16 @@ def _integers(option: str, values: list[str] | None) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _check_overrides(alpha: str | None, restarts: int | None) -> None:
+def _check_overrides(alpha: str | None, counts: Mapping[str, int | None]) -> None:
     """A mistake is one even where no attack of the matrix takes the option."""
     try:
         if alpha is not None and Fraction(alpha) < 0:
             raise BenchError(f"--alpha must not be negative, got {alpha}")
     except (ValueError, ZeroDivisionError):
         raise BenchError(f"--alpha {alpha} is not a number; write it as 2/255 or 0.01") from None
-    if restarts is not None and restarts < 1:
-        raise BenchError(f"--restarts must be at least 1, got {restarts}")
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise BenchError(f"{option} must be at least 1, got {count}")
 
 
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:

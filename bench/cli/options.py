@@ -27,7 +27,8 @@ Attacks = Annotated[
         "--attack",
         "-a",
         metavar="NAME",
-        help="Attack and step count: fgsm, pgd40, pgd40:alpha=0.01; pgd40 if not given. Several as above.",
+        help="Attack and step count: fgsm, pgd40, apgd20:loss=dlr, sapgd100@assg; pgd40 if not given. "
+        "Several as above.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -106,6 +107,15 @@ Restarts = Annotated[
         rich_help_panel=_PROTOCOL,
     ),
 ]
+Eot = Annotated[
+    int | None,
+    typer.Option(
+        "--eot",
+        metavar="INT",
+        help="Noisy networks: attack with the mean gradient over so many draws of the noise.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
 NoRandomStart = Annotated[
     bool,
     typer.Option(
@@ -119,7 +129,8 @@ AttackSurrogate = Annotated[
     typer.Option(
         "--attack-surrogate",
         metavar="NAME",
-        help="Surrogate the attacker differentiates spikes by: arctan:alpha=4. The network's own if not given.",
+        help="How the attacker differentiates spikes (bench ls gradients): arctan:alpha=4, assg, rga. The network's "
+        "own surrogate if not given; for one attack: pgd40@rga.",
         rich_help_panel=_PROTOCOL,
     ),
 ]

@@ -285,7 +285,7 @@ def test_passes_are_counted_in_images(data: Dataset) -> None:
     model, spec = network(data, NeuronSpec())
     (result,) = evaluate(model, data, [cell(data, spec, "pgd5", draws=1)], device=CPU)
     assert result.backwards == 5 * 40
-    assert result.forwards == (5 + 3) * 40
+    assert result.forwards == (5 + 4) * 40, "the attack, and the clean, placebo, last and best scorings"
 
 
 def test_attacker_surrogate_changes_the_attack_and_not_the_scoring(data: Dataset) -> None:

@@ -89,6 +89,7 @@ def test_an_attack_whose_schedule_knows_the_step_count_runs_once_for_each() -> N
         replace(CELL, draws=3),
         replace(CELL, attack=replace(ATTACK, steps=3)),
         replace(CELL, attack=replace(ATTACK, restarts=3)),
+        replace(CELL, attack=replace(ATTACK, eot=3)),
     ],
 )
 def test_random_numbers_do_not_depend_on_how_much_is_done(other: CellSpec) -> None:

@@ -123,6 +123,33 @@ def test_a_stream_serves_only_the_batch_it_was_opened_for() -> None:
             stream.normal(torch.zeros(2, 5, 3), 0)
 
 
+def drawn(stream: random.NoiseStream, rows: int) -> Tensor:
+    stream.begin_forward()
+    return stream.normal(torch.zeros(2, rows, 3), 1)
+
+
+def test_copies_of_a_batch_are_as_many_draws_one_after_another() -> None:
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        one_by_one = [drawn(stream, 4) for _ in range(6)]
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        first = drawn(stream, 4)
+        folded = drawn(stream, 12)
+        assert stream.next_draw == 4
+        rest = drawn(stream, 8)
+    assert torch.equal(torch.cat([first, folded, rest], 1), torch.cat(one_by_one, 1))
+
+
+def test_a_part_of_the_batch_keeps_its_samples_noise() -> None:
+    index = torch.tensor([3, 1])
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        whole = [drawn(stream, 4) for _ in range(3)]
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        assert torch.equal(drawn(stream, 4), whole[0])
+        with stream.rows(index):
+            assert torch.equal(drawn(stream, 2), whole[1][:, index])
+        assert torch.equal(drawn(stream, 4), whole[2])
+
+
 def test_streams_nest() -> None:
     assert random.active_noise_stream() is None
     model = nn.Identity()

@@ -1,0 +1,75 @@
+"""How gradients are taken inside a block: through which backward pass, and as a mean over how many noise draws."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from torch import nn
+
+from attacks.gradients.base import SpikeGradient
+from models.neurons import replacing_gradients, spiking_layers, using_surrogate
+from models.surrogates import Surrogate
+
+
+@dataclass
+class Estimation:
+    """The estimate that is in force.
+
+    Attributes:
+        draws: gradients are means over so many draws of the model's noise.
+        faithful: whether a pass that records a gradient gives the model's own logits.
+        new_point: whether the pass about to run is the first at its point; further draws there are not.
+        batch: images of the batch, where a pass may hold several copies of it; None if unknown.
+    """
+
+    draws: int = 1
+    faithful: bool = True
+    new_point: bool = True
+    batch: int | None = None
+
+
+_active: ContextVar[Estimation | None] = ContextVar("estimation", default=None)
+
+
+def active_estimation() -> Estimation:
+    """The estimate of the innermost `estimating` block; plain gradients outside of one."""
+    return _active.get() or Estimation()
+
+
+@contextmanager
+def estimating(
+    model: nn.Module, gradient: Surrogate | SpikeGradient | None = None, draws: int | None = None
+) -> Iterator[None]:
+    """Take every input gradient inside the block in this way: the attacker's choice.
+
+    Expectation over transformation (Athalye et al., arXiv 1707.07397) for models with their own noise:
+    the mean over draws of the gradient of the loss, not the gradient of the loss of mean logits.
+
+    Args:
+        model: the network under attack.
+        gradient: how its spiking layers are differentiated; None is the network's own way. A gradient with
+            memory (ASSG) begins anew with each block.
+        draws: mean over so many draws; None is what an outer block says, 1 outside of any.
+
+    Raises:
+        ValueError: draws below 1, or a gradient for a network without spiking layers.
+    """
+    outer = active_estimation()
+    if draws is not None and draws < 1:
+        raise ValueError(f"eot must be at least 1, got {draws}")
+    if gradient is not None and not spiking_layers(model):
+        raise ValueError(f"the network has no spiking layer that '{gradient.name}' could differentiate")
+    way: AbstractContextManager[None]
+    if gradient is None:
+        way, faithful = nullcontext(), outer.faithful
+    elif isinstance(gradient, SpikeGradient):
+        way, faithful = replacing_gradients(model, gradient.for_layer), gradient.faithful
+    else:
+        way, faithful = using_surrogate(model, gradient), True
+    token = _active.set(Estimation(draws or outer.draws, faithful))
+    try:
+        with way:
+            yield
+    finally:
+        _active.reset(token)

@@ -1,0 +1,74 @@
+"""The names of the gradients, and how they are written."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from attacks.gradients.assg import ASSG
+from attacks.gradients.base import SpikeGradient
+from attacks.gradients.conversion import Conversion
+from attacks.gradients.hart import HART
+from attacks.gradients.noiseless import Noiseless
+from attacks.gradients.pdsg import PDSG
+from attacks.gradients.rates import BPTR, RGA
+from models.surrogates import SURROGATES, Surrogate
+
+
+GRADIENTS: dict[str, Callable[..., Surrogate | SpikeGradient]] = {
+    **SURROGATES,
+    **{cls.name: cls for cls in (BPTR, RGA, HART, ASSG, PDSG, Conversion, Noiseless)},
+}
+
+
+def parse_gradient(
+    text: str, known: Mapping[str, Callable[..., Surrogate | SpikeGradient]] = GRADIENTS
+) -> Surrogate | SpikeGradient:
+    """Read a gradient from its written form, `NAME` or `NAME:KEY=VALUE,KEY=VALUE`.
+
+    Args:
+        text: for example `rga`, `arctan:alpha=4`, `assg:tolerance=0.9,shape=sigmoid`.
+        known: classes by name.
+
+    Raises:
+        ValueError: unknown name or parameter, or a value out of range.
+    """
+    name = text.partition(":")[0].strip()
+    if name not in known:
+        raise ValueError(f"unknown gradient '{name}'; choose from {', '.join(known)}")
+    return read_gradient(text, known[name])
+
+
+def read_gradient(
+    text: str, cls: Callable[..., Surrogate | SpikeGradient]
+) -> Surrogate | SpikeGradient:
+    """As `parse_gradient`, of a class that is known already."""
+    name, _, rest = (part.strip() for part in text.partition(":"))
+    parameters = inspect.signature(cls).parameters
+    given: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if key not in parameters or not equals:
+            has = ", ".join(f"{p}=" for p in parameters) or "none"
+            raise ValueError(f"gradient '{name}' has no parameter '{key}'; it has {has}")
+        given[key] = _read(name, key, value, parameters[key].default)
+    return cls(**given)
+
+
+def _read(name: str, key: str, text: str, default: Any) -> float | str:
+    if isinstance(default, str):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"gradient '{name}': {key}={text} is not a number") from None
+    if not 0 < value < math.inf:
+        raise ValueError(f"gradient '{name}': {key} must be positive and finite, got {text}")
+    return value
+
+
+def format_gradient(gradient: Surrogate | SpikeGradient) -> str:
+    """The written form that `parse_gradient` reads back, with every parameter stated."""
+    values = {key: value if isinstance(value, str) else repr(value) for key, value in asdict(gradient).items()}  # type: ignore[call-overload]
+    return ":".join(filter(None, [gradient.name, ",".join(f"{key}={value}" for key, value in values.items())]))

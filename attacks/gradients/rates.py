@@ -1,0 +1,60 @@
+"""Gradients of firing rates: the whole train's rate is differentiated, not the single spike."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.lif import Trace
+from models.neurons import LIF, Replacement
+
+
+@dataclass(frozen=True)
+class BPTR:
+    """Straight through a layer where the neuron fired at all: dI[t] = dS[t] if the train holds a spike, else 0.
+
+    Source: backward pass through rate, SNN-RAT (Ding et al., NeurIPS 2022); the forward
+    pass is the leaky network's own.
+    """
+
+    name: ClassVar[str] = "bptr"
+    faithful: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+
+    def for_layer(self, layer: LIF) -> Replacement:
+        return lambda layer, current: layer.differentiated(current, lambda _: _through_active)
+
+
+def _through_active(trace: Trace, grad: Tensor) -> Tensor:
+    return grad * (trace.spikes.amax(0) > 0)
+
+
+@dataclass(frozen=True)
+class RGA:
+    """The derivative of a LIF neuron's firing rate in its mean input current.
+
+    With c the time-mean of the current in units of the threshold and tau the decay, the rate's slope is
+    (1 - gamma + gamma tau) / (1 + tau) for 1 - tau <= c <= 2, gamma for 0 <= c < 1 - tau, and 0 elsewhere.
+
+    Source: rate gradient approximation attack (Bu et al., arXiv 2308.10373), layer form of the official code.
+
+    Args:
+        gamma: slope below the current at which the neuron fires at all.
+    """
+
+    name: ClassVar[str] = "rga"
+    faithful: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+    gamma: float = 0.2
+
+    def for_layer(self, layer: LIF) -> Replacement:
+        return lambda layer, current: layer.differentiated(current, lambda _: self._backward)
+
+    def _backward(self, trace: Trace, grad: Tensor) -> Tensor:
+        threshold, decay = trace.params.v_threshold, trace.params.decay
+        mean = trace.current.mean(0) / threshold
+        firing = (1 - self.gamma + self.gamma * decay) / (1 + decay)
+        slope = torch.where(mean >= 1 - decay, firing, self.gamma)
+        slope = torch.where((mean >= 0) & (mean <= 2), slope, 0) / threshold
+        return grad * slope

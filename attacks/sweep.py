@@ -1,0 +1,54 @@
+"""PGD through a sweep of surrogate shapes and sharpnesses, the worst case per image."""
+
+from torch import Tensor, nn
+
+from attacks.base import Attack, Candidate
+from attacks.ensemble import Member, worst_of
+from attacks.gradients import parse_gradient
+from attacks.pgd import PGD
+from attacks.threat import Threat
+from models.random import CounterRNG
+
+SURROGATES = (
+    None,
+    "triangular:gamma=0.5",
+    "triangular:gamma=2",
+    "rectangular:gamma=1",
+    "rectangular:gamma=2",
+    "arctan:alpha=2",
+    "arctan:alpha=8",
+    "sigmoid:alpha=4",
+    "gaussian:alpha=1",
+    "bptr",
+    "rga",
+)
+"""None is the network's own."""
+
+
+def sweep(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, steps: int, alpha: float, rng: CounterRNG
+) -> dict[int, Candidate]:
+    """PGD once through each of `SURROGATES`, each on the images that the ones before left standing.
+
+    A defense may narrow the band in which its own surrogate has a gradient; that is no robustness where
+    another surrogate gets through.
+
+    Source: the surrogate ensembles of Oezdenizci and Legenstein (TMLR 2024) and of Liu et al. (ICML 2024).
+    Cost: up to 11 times (steps + 2 forwards, steps backwards) per image, less for every image that breaks.
+
+    Args:
+        steps, alpha: of each PGD run.
+        others: as `attacks.pgd.pgd`.
+    """
+    params = {"alpha": alpha}
+    members = [Member(PGD, steps, params, parse_gradient(name) if name else None) for name in SURROGATES]
+    return {steps: worst_of(members, model, x, y, threat, rng=rng)}
+
+
+SWEEP = Attack(
+    sweep,
+    "worst case of PGD over 11 surrogate shapes and sharpnesses",
+    takes_steps=True,
+    defaults={"alpha": None},
+    cost=lambda steps: (11 * (steps + 2), 11 * steps),
+)
