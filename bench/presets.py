@@ -18,6 +18,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dataset": "cifar100",
         "model": "vgg11",
     },
+    "table3": {
+        "defenses": ("at", "sr+at", "tgo+at"),
+        "attacks": tuple(f"{family}{steps}:eot=3" for family in ("mtpgd", "apgd") for steps in (7, 10, 20, 40)),
+        "dataset": "cifar100",
+        "model": "wrn16-4",
+    },
     "table4": {
         "defenses": ("vanilla", "mc", "nlif", "tgo", "rat", "mc+rat", "nlif+rat", "tgo+rat"),
         "attacks": ("fgsm", "rfgsm", "pgd40"),

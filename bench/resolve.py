@@ -70,8 +70,10 @@ def parse_attack(
     Raises:
         BenchError: anything in it is unknown, unreadable or out of range.
     """
-    text, _, after = text.partition("@")
-    family, steps = _family(text.strip().partition(":")[0])
+    text, at, after = (part.strip() for part in text.partition("@"))
+    if at and not after:
+        raise BenchError(f"attack '{text}@': name a gradient after the @; see: bench ls gradients")
+    family, steps = _family(text.partition(":")[0].strip())
     entry = ATTACKS.entry(family)
     attack: Attack = entry.load()
     _check_steps(text, family, steps, attack)
@@ -86,7 +88,7 @@ def parse_attack(
     if attack.settle is None:
         params, shown = _declared_params(text, attack, family, threat, overrides or {})
     else:
-        params, shown = _foreign_params(text, attack)
+        params, shown = _foreign_params(text, attack, overrides or {})
     if "loss" in attack.defaults and params["loss"] not in LOSSES:
         raise BenchError(f"attack '{text}': unknown loss '{params['loss']}'; choose from {', '.join(LOSSES)}")
     for key in ("restarts", "eot"):
@@ -110,7 +112,7 @@ def parse_attack(
         low=threat.low,
         high=threat.high,
         surrogate=written,
-        name=shown + (f"@{written}" if written else ""),
+        name=shown + (f"@{format_gradient(gradient, short=True)}" if gradient is not None else ""),
         shares_trajectory=attack.shares_trajectory,
         fingerprint=_fingerprint(entry, attack, typed),
         eot=eot,
@@ -147,16 +149,20 @@ def _declared_params(
     return params, ":".join(filter(None, [head, ",".join(changed)]))
 
 
-def _foreign_params(text: str, attack: Attack) -> tuple[dict[str, Any], str]:
+def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """As `_declared_params`, for an attack whose parameters are another library's."""
     assert attack.settle is not None
     family, _, rest = text.strip().partition(":")
     name, given = _split(rest) if rest else ("", {})
+    eot = given.pop("eot", overrides.get("eot", str(attack.eot)))
     try:
         params = attack.settle(name, given)
     except ValueError as error:
         raise BenchError(f"attack '{text}': {error}") from error
+    params["eot"] = _convert(f"attack '{family}'", "eot", eot, int, 1)
     changed = [f"{key}={value}" for key, value in given.items()]
+    if params["eot"] != attack.eot:
+        changed.append(f"eot={eot}")
     return params, ":".join(filter(None, [family, name, ",".join(changed)]))
 
 

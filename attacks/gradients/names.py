@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from attacks.gradients.assg import ASSG
@@ -14,7 +14,6 @@ from attacks.gradients.noiseless import Noiseless
 from attacks.gradients.pdsg import PDSG
 from attacks.gradients.rates import BPTR, RGA
 from models.surrogates import SURROGATES, Surrogate
-
 
 GRADIENTS: dict[str, Callable[..., Surrogate | SpikeGradient]] = {
     **SURROGATES,
@@ -40,9 +39,7 @@ def parse_gradient(
     return read_gradient(text, known[name])
 
 
-def read_gradient(
-    text: str, cls: Callable[..., Surrogate | SpikeGradient]
-) -> Surrogate | SpikeGradient:
+def read_gradient(text: str, cls: Callable[..., Surrogate | SpikeGradient]) -> Surrogate | SpikeGradient:
     """As `parse_gradient`, of a class that is known already."""
     name, _, rest = (part.strip() for part in text.partition(":"))
     parameters = inspect.signature(cls).parameters
@@ -52,6 +49,8 @@ def read_gradient(
         if key not in parameters or not equals:
             has = ", ".join(f"{p}=" for p in parameters) or "none"
             raise ValueError(f"gradient '{name}' has no parameter '{key}'; it has {has}")
+        if key in given:
+            raise ValueError(f"gradient '{name}': {key} is given twice")
         given[key] = _read(name, key, value, parameters[key].default)
     return cls(**given)
 
@@ -68,7 +67,14 @@ def _read(name: str, key: str, text: str, default: Any) -> float | str:
     return value
 
 
-def format_gradient(gradient: Surrogate | SpikeGradient) -> str:
-    """The written form that `parse_gradient` reads back, with every parameter stated."""
-    values = {key: value if isinstance(value, str) else repr(value) for key, value in asdict(gradient).items()}  # type: ignore[call-overload]
-    return ":".join(filter(None, [gradient.name, ",".join(f"{key}={value}" for key, value in values.items())]))
+def format_gradient(gradient: Surrogate | SpikeGradient, *, short: bool = False) -> str:
+    """The written form that `parse_gradient` reads back.
+
+    Args:
+        gradient: any of them.
+        short: leave out parameters at their defaults, instead of stating every one.
+    """
+    plain = {field.name: field.default for field in fields(gradient)} if short else {}  # type: ignore[arg-type]
+    values = {key: value for key, value in asdict(gradient).items() if not short or value != plain[key]}  # type: ignore[call-overload]
+    written = ",".join(f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in values.items())
+    return ":".join(filter(None, [gradient.name, written]))

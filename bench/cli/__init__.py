@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import list_, plan, run, show, table
+from bench.cli import list_, plan, run, show, table, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -72,6 +72,7 @@ app.command("plan")(plan.plan)
 app.command("ls")(list_.list_)
 app.command("show")(show.show)
 app.command("table")(table.table)
+app.command("worst")(worst.worst)
 
 
 def main() -> None:

@@ -16,13 +16,13 @@ _KINDS = [f"{kind}s" for kind in KINDS] + ["runs"]
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="defenses, attacks, models, datasets or runs.")],
+    kind: Annotated[str, typer.Argument(help="defenses, attacks, gradients, models, datasets or runs.")],
     plugins: o.Plugins = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """List what can be run (defenses, attacks, models, datasets) or what has been (runs)."""
+    """List what can be run (defenses, attacks, gradients, models, datasets) or what has been (runs)."""
     if kind not in _KINDS:
         raise BenchError(f"'{kind}' is not a list{nearest(kind, _KINDS)}; choose from {', '.join(_KINDS)}")
     o.load_plugins(plugins)

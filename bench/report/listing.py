@@ -10,7 +10,7 @@ def describe(kind: str) -> list[dict[str, Any]]:
     """Name, summary and origin of every part of a kind, in order of registration.
 
     Args:
-        kind: defense, attack, model or dataset.
+        kind: defense, attack, gradient, model or dataset.
     """
     registry = KINDS[kind]
     described = []
@@ -26,7 +26,7 @@ def describe(kind: str) -> list[dict[str, Any]]:
 
 def _summary(kind: str, part: Any) -> str:
     written = getattr(part, "summary", None) or (inspect.getdoc(part) or "").split("\n")[0]
-    if kind == "defense":
+    if kind in ("defense", "gradient"):
         parameters = [f"{p.name}={p.default}" for p in inspect.signature(part).parameters.values()]
         return f"{written}" + (f" ({', '.join(parameters)})" if parameters else "")
     if kind == "attack" and part.defaults:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from bench.errors import BenchError
+from bench.presets import PRESETS
 from bench.resolve import attack_arguments, parse_attack, parse_defense, split_list, threat_of
 
 
@@ -45,8 +46,51 @@ def test_attacker_surrogate_is_in_the_name_and_the_threat() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "option", "name", "written"),
+    [
+        ("pgd10@rga", None, "pgd10@rga", "rga:gamma=0.2"),
+        ("pgd10 @ bptr", "arctan", "pgd10@bptr", "bptr"),
+        ("pgd10:alpha=0.02@arctan:alpha=4", None, "pgd10:alpha=0.02@arctan:alpha=4.0", "arctan:alpha=4.0"),
+        (
+            "fgsm@assg:shape=sigmoid",
+            None,
+            "fgsm@assg:shape=sigmoid",
+            "assg:tolerance=0.85,shape=sigmoid,beta=0.9,r=1.5",
+        ),
+        ("fgsm", "hart:gamma=0.5", "fgsm@hart:gamma=0.5", "hart:gamma=0.5"),
+    ],
+)
+def test_the_gradient_stands_after_an_at_sign(text: str, option: str | None, name: str, written: str) -> None:
+    spec = parse_attack(text, "8/255", surrogate=option)
+    assert spec.surrogate == written
+    assert spec.name == name
+    assert parse_attack(spec.name, "8/255") == spec
+
+
+def test_draws_of_a_mean_gradient_are_identity_but_not_a_parameter() -> None:
+    plain, mean = parse_attack("pgd10", "8/255"), parse_attack("pgd10", "8/255", overrides={"eot": "20"})
+    assert (plain.eot, mean.eot, mean.name) == (1, 20, "pgd10:eot=20")
+    assert mean.params == plain.params
+    assert parse_attack("pgd10:eot=20", "8/255", overrides={"eot": "3"}) == mean
+    assert parse_attack("clean", "8/255", overrides={"eot": "3"}).eot == 1
+
+
+@pytest.mark.parametrize("preset_name", PRESETS)
+def test_every_preset_can_be_resolved(preset_name: str) -> None:
+    chosen = PRESETS[preset_name]
+    assert [parse_attack(name, "8/255") for name in chosen["attacks"]]
+    assert [parse_defense(name) for name in chosen["defenses"]]
+
+
+@pytest.mark.parametrize(
     ("text", "eps", "message"),
     [
+        ("pgd7@", "8/255", "name a gradient after the @"),
+        ("pgd7@rgaa", "8/255", "did you mean 'rga'"),
+        ("pgd7@rga:gama=1", "8/255", "has no parameter 'gama'"),
+        ("pgd7@assg:tolerance=2", "8/255", "must lie in"),
+        ("pgd7:eot=0", "8/255", "eot must be at least 1"),
+        ("apgd7:loss=dlrr", "8/255", "unknown loss 'dlrr'"),
         ("pdg40", "8/255", "did you mean 'pgd'"),
         ("pgd", "8/255", "needs a step count, for example pgd10"),
         ("pgd0", "8/255", "at least 1"),

@@ -1,0 +1,133 @@
+"""The worst case over stored attacks, per image, and what each attack adds to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import Attack
+from bench.registry import ATTACKS
+from bench.spec import canonical_json
+from bench.statistics import Rate, wilson
+from bench.store import CellRow, Store
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network under several attacks of one threat model, measured on the same images.
+
+    Attributes:
+        defense, dataset, model, seed, norm, eps, n: what it is.
+        standing: attack -> share of scoring draws in which each image is right without and under it, [n].
+        passes: attack -> forward and backward passes per image that it states.
+    """
+
+    defense: str
+    dataset: str
+    model: str
+    seed: int
+    norm: str
+    eps: str
+    n: int
+    standing: Mapping[str, NDArray[np.float64]]
+    passes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attack joining the worst case.
+
+    Attributes:
+        attack: its name.
+        alone: robust accuracy under it alone.
+        together: robust accuracy under it and all before it, per image the worst.
+        passes: forward and backward passes per image of all so far, as if each image met every attack.
+    """
+
+    attack: str
+    alone: Rate
+    together: Rate
+    passes: int
+
+
+def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Network]:
+    """Group finished, valid cells by network, threat model and images; those under one attack only are left out.
+
+    Args:
+        store: where the outcomes are.
+        rows: cells.
+        iterate: `last` or `any`.
+    """
+    groups: dict[str, list[CellRow]] = {}
+    for row in rows:
+        if row.summary is None or row.verdict == "invalid":
+            continue
+        spec = row.spec
+        same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps]
+        groups.setdefault(canonical_json([*same, spec["attack_seed"]]), []).append(row)
+    found = []
+    for group in groups.values():
+        standing: dict[str, NDArray[np.float64]] = {}
+        passes: dict[str, int] = {}
+        for row in group:
+            outcome = store.outcome(row.key)
+            assert outcome is not None
+            if row.spec["attack"]["family"] == "clean":
+                continue
+            standing[row.attack] = outcome.robust_last if iterate == "last" else outcome.robust_any
+            passes[row.attack] = stated_passes(row.spec["attack"])
+        if len(standing) > 1:
+            first = group[0]
+            found.append(
+                Network(
+                    first.defense, first.dataset, first.model, first.seed, first.norm, first.eps, first.n,
+                    standing, passes,
+                )
+            )  # fmt: skip
+    return found
+
+
+def stated_passes(attack: Mapping[str, Any]) -> int:
+    """Forward and backward passes per image that an attack of a stored specification states."""
+    known: Attack = ATTACKS.get(attack["family"])
+    forwards, backwards = known.cost(attack["steps"])
+    return int((forwards + backwards) * attack["restarts"] * attack.get("eot", 1))
+
+
+def cheapest_order(subjects: Sequence[Network]) -> list[str]:
+    """Attacks that all networks met, in the order that lowers their summed robust accuracy fastest per pass.
+
+    Greedy: next comes the attack that breaks most further images per pass that it costs on the images still
+    standing; attacks that break nothing more are left out.
+    """
+    names = sorted(set.intersection(*(set(subject.standing) for subject in subjects)))
+    left = [np.ones(subject.n) for subject in subjects]
+    order: list[str] = []
+    while True:
+        gains = {name: _gain(name, subjects, left) for name in names if name not in order}
+        best = max(gains, key=lambda name: gains[name], default=None)
+        if best is None or gains[best] <= 0:
+            return order
+        order.append(best)
+        left = [np.minimum(now, subject.standing[best]) for now, subject in zip(left, subjects, strict=True)]
+
+
+def _gain(name: str, subjects: Sequence[Network], left: Sequence[NDArray[np.float64]]) -> float:
+    broken, cost = 0.0, 0.0
+    for now, subject in zip(left, subjects, strict=True):
+        broken += float((now - np.minimum(now, subject.standing[name])).sum())
+        cost += float((now > 0).sum()) * max(subject.passes[name], 1)
+    return broken / cost if cost else 0.0
+
+
+def steps(subject: Network, order: Sequence[str]) -> list[Step]:
+    """What each attack adds to the worst case, in a given order."""
+    left, passes, found = np.ones(subject.n), 0, []
+    for name in order:
+        left = np.minimum(left, subject.standing[name])
+        passes += subject.passes[name]
+        alone = wilson(float(subject.standing[name].sum()), subject.n)
+        found.append(Step(name, alone, wilson(float(left.sum()), subject.n), passes))
+    return found

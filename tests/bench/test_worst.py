@@ -1,0 +1,56 @@
+"""The worst case over stored attacks."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import Run
+
+from bench.worst import Network, cheapest_order, steps
+
+
+def network(standing: dict[str, list[float]], passes: dict[str, int] | None = None) -> Network:
+    arrays = {name: np.array(values) for name, values in standing.items()}
+    n = len(next(iter(standing.values())))
+    return Network("vanilla", "digits", "tiny", 0, "linf", "1/10", n, arrays, passes or dict.fromkeys(standing, 1))
+
+
+def test_an_image_counts_only_where_it_survives_every_attack() -> None:
+    subject = network({"a": [1, 1, 0, 1], "b": [1, 0, 1, 1]})
+    a, b = steps(subject, ["a", "b"])
+    assert (a.alone.value, a.together.value) == (0.75, 0.75)
+    assert (b.alone.value, b.together.value, b.passes) == (0.75, 0.5, 2)
+
+
+def test_the_order_goes_by_images_broken_per_pass() -> None:
+    standing = {"dear": [0, 0, 0, 1], "cheap": [0, 0, 1, 1], "useless": [1, 1, 1, 1]}
+    assert cheapest_order([network(standing, {"dear": 100, "cheap": 10, "useless": 1})]) == ["cheap", "dear"]
+    assert cheapest_order([network(standing, {"dear": 10, "cheap": 10, "useless": 1})]) == ["dear"]
+
+
+def test_only_attacks_that_every_network_met_are_ordered() -> None:
+    assert cheapest_order([network({"a": [0, 1], "b": [0, 0]}), network({"a": [0, 1], "c": [0, 0]})]) == ["a"]
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.4, 1.0]), min_size=6, max_size=6), min_size=2, max_size=5))
+def test_the_order_reaches_the_worst_case_over_all(rows: list[list[float]]) -> None:
+    subject = network({str(i): row for i, row in enumerate(rows)})
+    found = steps(subject, cheapest_order([subject]))
+    worst = np.min([subject.standing[name] for name in subject.standing], axis=0).mean()
+    assert (found[-1].together.value if found else 1.0) == pytest.approx(worst)
+    values = [step.together.value for step in found]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_command(bench: Run, tiny_run: list[str]) -> None:
+    assert "no network was measured under two attacks" in bench("worst").stderr or "no store" in bench("worst").stderr
+    assert bench(*tiny_run, "-a", "fgsm,pgd3,clean", "-n", "64").returncode == 0
+    shown = bench("worst")
+    assert shown.returncode == 0, shown.stderr
+    assert "worst case so far" in shown.stdout
+    (found,) = json.loads(bench("worst", "--json", "--each").stdout)
+    cells = {cell["attack"]: cell for cell in json.loads(bench("ls", "runs", "--json").stdout)}
+    lowest = min(cells[name]["robust_any"]["value"] for name in ("fgsm", "pgd3"))
+    assert found["steps"][-1]["together"]["value"] <= lowest + 1e-9
