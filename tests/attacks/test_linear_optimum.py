@@ -5,12 +5,16 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks import Threat, fgsm, pgd, rfgsm
+from attacks.apgd import apgd
 from attacks.losses import margin
+from attacks.mtpgd import mtpgd
+from attacks.sapgd import sapgd
+from attacks.square import square
 from models.random import CounterRNG
 
 EPS = Fraction(8, 255)
@@ -55,6 +59,46 @@ def test_linf_attacks_reach_the_corner(size: tuple[int, tuple[int, ...]], seed: 
         assert torch.allclose(margin(model(x_adv), y), highest, rtol=0, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=40)
+@given(SIZES, st.integers(0, 10_000), st.sampled_from(["ce", "margin"]))
+def test_attacks_with_schedules_reach_the_corner(size: tuple[int, tuple[int, ...]], seed: int, loss: str) -> None:
+    model, x, y, slope = problem(*size, seed)
+    rng, threat = CounterRNG(seed, torch.arange(len(x))), Threat(EPS)
+    highest = margin(model((x + float(EPS) * slope.sign()).clamp(0, 1)), y)
+    runs = {
+        "apgd": apgd(model, x, y, threat, steps=3, rng=rng, loss=loss)[3].last,
+        "mtpgd": mtpgd(model, x, y, threat, steps=10, alpha=float(EPS) / 4, rng=rng)[10].last,
+    }
+    for name, x_adv in runs.items():
+        assert torch.allclose(margin(model(x_adv), y), highest, rtol=0, atol=1e-12), name
+
+
+@settings(deadline=None, max_examples=40)
+@given(SIZES, st.integers(0, 10_000))
+def test_sapgd_reaches_the_corner_up_to_its_least_steps(size: tuple[int, tuple[int, ...]], seed: int) -> None:
+    # A pixel whose gradient is constant moves by the whole step from the second step on, whatever its size.
+    model, x, y, slope = problem(*size, seed)
+    highest = margin(model((x + float(EPS) * slope.sign()).clamp(0, 1)), y)
+    x_adv = sapgd(model, x, y, Threat(EPS), steps=40, rng=CounterRNG(seed, torch.arange(len(x))), loss="margin")[
+        40
+    ].last
+    assert torch.allclose(margin(model(x_adv), y), highest, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_square_reaches_the_corner_of_a_small_image(seed: int) -> None:
+    model, x, _, _ = problem(3, (1, 2, 3), seed)
+    y = torch.zeros(3, dtype=torch.long)
+    corner = (x + float(EPS) * (model.weight[1] - model.weight[0]).sign().view(1, 2, 3)).clamp(0, 1)
+    with torch.no_grad():
+        # Only a correct image is queried to the end.
+        model.bias[0] += margin(model(corner), y).amax() + 1
+        highest = margin(model(corner), y)
+        x_adv = square(model, x, y, Threat(EPS), steps=300, rng=CounterRNG(seed, torch.arange(3)))[300].last
+        assert torch.allclose(margin(model(x_adv), y), highest, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=15)
 @given(SIZES, st.integers(0, 10_000))
 def test_l2_attacks_reach_the_pole(size: tuple[int, tuple[int, ...]], seed: int) -> None:
     # Away from the box, or clipping would move the optimum.
@@ -64,8 +108,13 @@ def test_l2_attacks_reach_the_pole(size: tuple[int, tuple[int, ...]], seed: int)
     highest = (margin(model(x), y) + 0.25 * norm).detach()
     one_step = fgsm(model, x, y, threat, rng=rng)
     assert torch.allclose(margin(model(one_step), y), highest, rtol=1e-6, atol=1e-6)
-    walked = pgd(model, x, y, threat, steps=60, alpha=0.1, rng=rng)[60].last
-    assert torch.allclose(margin(model(walked), y), highest, rtol=1e-5, atol=1e-5)
+    runs = {
+        "pgd": pgd(model, x, y, threat, steps=60, alpha=0.1, rng=rng)[60].last,
+        "apgd": apgd(model, x, y, threat, steps=60, rng=rng)[60].last,
+        "mtpgd": mtpgd(model, x, y, threat, steps=60, alpha=0.1, rng=rng)[60].last,
+    }
+    for name, x_adv in runs.items():
+        assert torch.allclose(margin(model(x_adv), y), highest, rtol=1e-5, atol=1e-5), name
 
 
 def test_the_any_iterate_reading_reaches_the_optimum_too(rng: Callable[..., CounterRNG]) -> None:

@@ -1,4 +1,4 @@
-"""An attack leaves nothing behind, and a sample's result depends on that sample alone."""
+"""An attack leaves nothing behind, stays inside the ball, and a sample's result depends on that sample alone."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,11 +13,16 @@ from support import images, labels, spiking_net
 from torch import Tensor, nn
 
 from attacks import Threat, fgsm, pgd, rfgsm
+from attacks.apgd import apgd
 from attacks.fgsm import clean
+from attacks.mtpgd import mtpgd
+from attacks.sapgd import sapgd
+from attacks.square import square
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, noise_stream
 
-LINF, L2 = Threat(Fraction(1, 8)), Threat(Fraction(1, 2), "l2")
+# x + 8/63 is not representable: a projection that rounds carelessly leaves the l_inf ball.
+LINF, L2 = Threat(Fraction(8, 63)), Threat(Fraction(1, 2), "l2")
 NOISY = NeuronSpec("nlif", params=(("noise_var", 0.4),))
 ATTACKS: dict[str, Any] = {
     "clean": partial(clean, threat=LINF),
@@ -26,6 +31,12 @@ ATTACKS: dict[str, Any] = {
     "rfgsm": partial(rfgsm, threat=LINF),
     "pgd": lambda model, x, y, rng: pgd(model, x, y, LINF, steps=4, alpha=0.03, rng=rng)[4].last,
     "pgd-margin-l2": lambda model, x, y, rng: pgd(model, x, y, L2, steps=4, alpha=0.2, rng=rng, loss="margin")[4].best,
+    "apgd": lambda model, x, y, rng: apgd(model, x, y, LINF, steps=5, rng=rng)[5].last,
+    "apgd-dlr-l2": lambda model, x, y, rng: apgd(model, x, y, L2, steps=5, rng=rng, loss="dlr")[5].last,
+    "sapgd": lambda model, x, y, rng: sapgd(model, x, y, LINF, steps=5, rng=rng)[5].last,
+    "mtpgd": lambda model, x, y, rng: mtpgd(model, x, y, LINF, steps=2, alpha=0.05, rng=rng)[2].last,
+    "mtpgd-l2": lambda model, x, y, rng: mtpgd(model, x, y, L2, steps=2, alpha=0.2, rng=rng, targets=2)[2].best,
+    "square": lambda model, x, y, rng: square(model, x, y, LINF, steps=8, rng=rng)[8].last,
 }
 NAMES = pytest.mark.parametrize("name", ATTACKS)
 RNG = Callable[..., CounterRNG]
@@ -99,7 +110,7 @@ def test_an_attack_repeats_itself(name: str, rng: RNG) -> None:
 
 @NAMES
 @pytest.mark.parametrize("neuron", [NeuronSpec(), NOISY], ids=["lif", "nlif"])
-@settings(max_examples=8)
+@settings(max_examples=5, deadline=None)
 @given(order=st.permutations(range(7)), cut=st.integers(1, 6))
 def test_neither_batch_size_nor_order_matters(name: str, neuron: NeuronSpec, order: list[int], cut: int) -> None:
     # In float64: float32 convolutions of different batch sizes round differently, and a spike is a step.
@@ -115,3 +126,33 @@ def test_neither_batch_size_nor_order_matters(name: str, neuron: NeuronSpec, ord
     parts = torch.cat([attack(shuffled[:cut]), attack(shuffled[cut:])])
     assert torch.allclose(parts, whole[shuffled], rtol=0, atol=1e-9)
     assert name == "clean" or not torch.equal(whole, x)
+
+
+def assert_inside(x_adv: Tensor, x: Tensor, name: str) -> None:
+    wide, delta = x_adv.double(), (x_adv.double() - x.double()).flatten(1)
+    assert float(wide.min()) >= 0
+    assert float(wide.max()) <= 1
+    if "l2" in name:
+        assert float(delta.norm(dim=1).max()) <= float(L2.eps)
+    else:
+        assert float(delta.abs().max()) <= float(LINF.eps)
+
+
+@NAMES
+def test_proposals_lie_in_the_ball_in_float64(name: str, rng: RNG) -> None:
+    x = images(16)
+    assert_inside(ATTACKS[name](spiking_net(), x, labels(16), rng=rng(16)), x, name)
+
+
+class Flat(nn.Module):
+    """The same logits, tied, everywhere: gradients exist and are 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * x.flatten(1).sum(1, keepdim=True) + torch.tensor([1.0, 1.0, 0.0, 0.0]).to(x)
+
+
+@NAMES
+@pytest.mark.parametrize("label", [0, 2])
+def test_zero_gradients_and_ties_make_no_nan(name: str, label: int, rng: RNG) -> None:
+    x = images(6)
+    assert_inside(ATTACKS[name](Flat(), x, torch.full((6,), label), rng=rng(6)), x, name)
