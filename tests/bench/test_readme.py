@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from support import ROOT, Run
 
-from bench.registry import ATTACKS, DEFENSES, MODELS
+from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS
 
 TEXT = (ROOT / "README.md").read_text()
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+ATTACKS_GUIDE = (ROOT / "docs" / "attacks.md").read_text()
 
 
 def block(marker: str, text: str = TEXT) -> str:
@@ -28,7 +29,8 @@ def test_the_plug_in_shown_runs_as_shown(bench: Run, tiny_npz: Path, tmp_path: P
     result = bench(*arguments, "--dataset", tiny_npz, "--model", "cnn-small", "--epochs", "1", "--json")
     assert result.returncode == 0, result.stderr
     cells = json.loads(result.stdout)["cells"]
-    assert [cell["verdict"] for cell in cells] == ["ok"] * 4
+    assert [cell["status"] for cell in cells] == ["done"] * 4
+    assert not [cell for cell in cells if cell["verdict"] == "invalid"]
     assert {cell["defense"] for cell in cells} == {"gaussian:sigma=0.2", "gaussian+mc"}
 
 
@@ -39,7 +41,25 @@ def test_the_parts_that_the_guide_shows_run_as_shown(bench: Run, tiny_npz: Path,
     result = bench(*arguments, "--dataset", tiny_npz, "--epochs", "1", "--json")
     assert result.returncode == 0, result.stderr
     cells = json.loads(result.stdout)["cells"]
-    assert [(cell["attack"], cell["verdict"]) for cell in cells] == [("mim5", "ok"), ("mim20:mu=0.9", "ok")] * 2
+    assert [cell["attack"] for cell in cells] == ["mim5", "mim20:mu=0.9"] * 2
+    assert not [cell for cell in cells if cell["verdict"] == "invalid"]
+
+
+def test_the_gradient_that_the_guide_shows_runs_as_shown(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    for name in ("mim.py", "ste.py"):
+        (tmp_path / name).write_text(block(f"file: {name}", EXTENDING))
+    arguments = shlex.split(block("command: gradient", EXTENDING))[1:]
+    result = bench(*arguments, "--dataset", tiny_npz, "--epochs", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert [cell["attack"] for cell in cells] == ["mim5@ste", "pgd10@ste:scale=0.5"]
+    assert not [cell for cell in cells if cell["verdict"] == "invalid"]
+
+
+@pytest.mark.parametrize("registry", [ATTACKS, GRADIENTS], ids=lambda registry: registry.kind)
+def test_every_attack_and_gradient_is_in_the_guide(registry: object) -> None:
+    names = registry.names()  # type: ignore[attr-defined]
+    assert not [name for name in names if not re.search(rf"`{name}(K|[:`])", ATTACKS_GUIDE)]
 
 
 @pytest.mark.parametrize("registry", [DEFENSES, ATTACKS, MODELS], ids=lambda registry: registry.kind)
@@ -96,7 +116,8 @@ def test_the_figures_compared_with_the_paper_s_are_those_of_the_stored_cells() -
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "CONTRIBUTING.md", "docs/extending.md", "results/cifar10-cnn-medium/README.md"]
+    "path",
+    ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("[dr]*/**/*.md"))],
 )
 def test_links_point_at_files(path: str) -> None:
     text = (ROOT / path).read_text()
