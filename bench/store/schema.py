@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that produces these tables."""
 
 
@@ -63,7 +63,9 @@ class Cell(Base):
     robust_hits: Mapped[float | None] = mapped_column(Double)
     robust_any_hits: Mapped[float | None] = mapped_column(Double)
     worst_draw_hits: Mapped[int | None]
+    majority_hits: Mapped[int | None]
     flags: Mapped[dict[str, int] | None] = mapped_column(JSON)
+    findings: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     forwards: Mapped[int] = mapped_column(default=0)
     backwards: Mapped[int] = mapped_column(default=0)
     seconds: Mapped[float] = mapped_column(Double, default=0.0)
@@ -86,3 +88,23 @@ class Chunk(Base):
     start: Mapped[int] = mapped_column(primary_key=True)
     n: Mapped[int]
     outcome: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Audit(Base):
+    """What the audit of one network under one norm and budget found."""
+
+    __tablename__ = "audits"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    weights_key: Mapped[str] = mapped_column(ForeignKey("weights.key"))
+    model_hash: Mapped[str] = mapped_column(String(64))
+    norm: Mapped[str] = mapped_column(String(8))
+    eps: Mapped[str] = mapped_column(String(64))
+    n: Mapped[int]
+    version: Mapped[int]
+    verdict: Mapped[str] = mapped_column(String(16))
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    seconds: Mapped[float] = mapped_column(Double)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+    __table_args__ = (Index("ix_audits_network", "weights_key", "model_hash", "norm"),)

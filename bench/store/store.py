@@ -9,12 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from bench.audit.cell import judge_cell, majority_hits
+from bench.audit.finding import Finding
+from bench.audit.join import AuditRow, AuditSpec, Network, joined, network_of, relevant
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
 from bench.spec import CellSpec, identity_of, key_of
 from bench.statistics import Rate, wilson
 from bench.store.engine import open_engine, readable_errors
-from bench.store.schema import Cell, Chunk, Run, Weights, now
+from bench.store.schema import Audit, Cell, Chunk, Run, Weights, now
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
@@ -29,6 +32,8 @@ class Summary:
         robust_any: correct also under the strongest iterate on the attack's path.
         attack_success: share of the clean-correct images that the last iterate flips.
         worst_draw: images right in every scoring draw, with and without attack.
+        majority: images right in more than half of the draws, with and without attack; None for cells stored
+            before this was counted.
     """
 
     clean: Rate
@@ -36,11 +41,19 @@ class Summary:
     robust_any: Rate
     attack_success: Rate
     worst_draw: Rate
+    majority: Rate | None = None
 
 
 @dataclass(frozen=True)
 class CellRow:
-    """A stored cell as reports see it."""
+    """A stored cell as reports see it.
+
+    Attributes:
+        verdict: the worse of the cell's own and what the audit of its network says about such a cell.
+        findings: what is behind the verdict: the cell's own, then the audit's that concern it. None for cells
+            stored before findings were kept.
+        audit: the audit of the same weights, model and norm; None if there was none.
+    """
 
     key: str
     status: str
@@ -63,6 +76,8 @@ class CellRow:
     spec: Mapping[str, Any]
     updated: datetime
     summary: Summary | None
+    findings: tuple[Finding, ...] | None = None
+    audit: AuditRow | None = None
 
 
 class Store:
@@ -183,9 +198,12 @@ class Store:
             row.robust_any_hits = float(outcome.robust_any.sum())
             row.worst_draw_hits = int((outcome.clean & outcome.last).all(1).sum())
             row.flags = {name: count for name, count in flags.items() if count}
-            row.verdict = "invalid" if flags["NAN"] or flags["OUTSIDE"] else "ok"
+            row.majority_hits = majority_hits(outcome)
+            judged = judge_cell(outcome, cell.model.num_classes, gradients=row.backwards > 0)
+            row.verdict, row.findings = judged.verdict, [finding.as_json() for finding in judged.findings]
             row.status, row.updated = DONE, now()
-            return _row(row)
+            session.flush()
+            return self._rows(session, [row])[0]
 
     def fail_cell(self, cell: CellSpec, error: str) -> None:
         """Record why a cell could not be finished. Its chunks stay."""
@@ -196,19 +214,19 @@ class Store:
 
     def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
         """Those of the given cells that are finished."""
-        wanted, found = list(keys), {}
+        wanted, found = list(keys), dict[str, CellRow]()
         with self._read() as session:
             for start in range(0, len(wanted), 500):
                 part = wanted[start : start + 500]
-                for row in session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)):
-                    found[row.key] = _row(row)
+                rows = session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)).all()
+                found |= {row.key: row for row in self._rows(session, rows)}
         return found
 
     def cells(self, **equal: Any) -> list[CellRow]:
         """All stored cells, oldest first, whose columns equal the given values."""
         with self._read() as session:
             query = sa.select(Cell).filter_by(**{k: v for k, v in equal.items() if v is not None})
-            return [_row(row) for row in session.scalars(query.order_by(Cell.created, Cell.key))]
+            return self._rows(session, session.scalars(query.order_by(Cell.created, Cell.key)).all())
 
     def cell(self, prefix: str) -> CellRow:
         """The one cell whose key begins with `prefix`.
@@ -221,7 +239,36 @@ class Store:
             if len(rows) != 1 or not prefix:
                 problem = "no stored cell begins" if not rows else "several stored cells begin"
                 raise BenchError(f"{problem} with '{prefix}'; see: bench ls runs")
-            return _row(rows[0])
+            return self._rows(session, rows)[0]
+
+    def record_audit(
+        self, spec: AuditSpec, verdict: str, findings: Sequence[Finding], seconds: float, run: int
+    ) -> None:
+        """Keep what an audit found; an audit that is there already stays as it is."""
+        key = key_of(spec)
+        with self._write() as session:
+            if session.get(Audit, key) is None:
+                network = network_of(spec.weights, identity_of(spec.model), spec.norm)
+                stored = [finding.as_json() for finding in findings]
+                session.add(
+                    Audit(
+                        key=key,
+                        **network._asdict(),
+                        eps=str(spec.eps),
+                        n=spec.n,
+                        version=spec.version,
+                        verdict=verdict,
+                        findings=stored,
+                        seconds=seconds,
+                        run_id=run,
+                    )
+                )
+
+    def audit(self, spec: AuditSpec) -> AuditRow | None:
+        """The stored audit of exactly this key."""
+        with self._read() as session:
+            row = session.get(Audit, key_of(spec))
+            return _audit(row) if row is not None else None
 
     def outcome(self, key: str) -> Outcome | None:
         """The per-image outcomes stored for a cell so far, in image order."""
@@ -259,6 +306,13 @@ class Store:
                 if provenance.get("device") == device
             ]
 
+    def _rows(self, session: Session, cells: Sequence[Cell]) -> list[CellRow]:
+        """Cells as reports see them, each with the audit of its network."""
+        audits: dict[Network, list[AuditRow]] = {}
+        for row in session.scalars(sa.select(Audit).order_by(Audit.created)):
+            audits.setdefault(Network(row.weights_key, row.model_hash, row.norm), []).append(_audit(row))
+        return [_row(cell, audits) for cell in cells]
+
     def _outcome(self, session: Session, key: str) -> Outcome | None:
         query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)
         try:
@@ -293,10 +347,12 @@ class _Transaction:
                 raise error
 
 
-def _row(cell: Cell) -> CellRow:
-    summary = None
+def _row(cell: Cell, audits: Mapping[Network, Sequence[AuditRow]]) -> CellRow:
+    summary, verdict = None, cell.verdict
+    findings = tuple(Finding.of_json(data) for data in cell.findings) if cell.findings is not None else None
+    audit = None
     if cell.status == DONE:
-        assert cell.clean_hits is not None and cell.robust_hits is not None
+        assert cell.clean_hits is not None and cell.robust_hits is not None and cell.verdict is not None
         assert cell.robust_any_hits is not None and cell.worst_draw_hits is not None
         correct = round(cell.clean_hits, 9)
         summary = Summary(
@@ -305,9 +361,28 @@ def _row(cell: Cell) -> CellRow:
             wilson(cell.robust_any_hits, cell.n),
             _success_rate(correct, correct - cell.robust_hits),
             wilson(cell.worst_draw_hits, cell.n),
+            wilson(cell.majority_hits, cell.n) if cell.majority_hits is not None else None,
         )
-    shared = {name: getattr(cell, name) for name in CellRow.__dataclass_fields__ if name not in ("summary", "flags")}
-    return CellRow(**shared, flags=cell.flags or {}, summary=summary)
+        held = audits.get(network_of(cell.weights_key, cell.spec["model"], cell.norm), ()) if audits else ()
+        audit = relevant(held, cell.eps)
+        if audit is not None:
+            verdict, findings = joined(cell.verdict, findings, audit, cell.spec)
+    own = ("summary", "flags", "verdict", "findings", "audit")
+    shared = {name: getattr(cell, name) for name in CellRow.__dataclass_fields__ if name not in own}
+    return CellRow(**shared, verdict=verdict, flags=cell.flags or {}, summary=summary, findings=findings, audit=audit)
+
+
+def _audit(row: Audit) -> AuditRow:
+    return AuditRow(
+        row.key,
+        row.eps,
+        row.n,
+        row.version,
+        row.verdict,
+        tuple(Finding.of_json(data) for data in row.findings),
+        row.seconds,
+        row.created,
+    )
 
 
 def _success_rate(correct: float, flipped: float) -> Rate:

@@ -3,7 +3,9 @@
 import multiprocessing
 import shutil
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from support import make_cell
 
+from bench.audit.finding import Finding
+from bench.audit.join import AuditSpec
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
 from bench.spec import CellSpec, key_of
@@ -24,8 +28,9 @@ def outcome(n: int, seed: int = 0, draws: int = 1) -> Outcome:
     random = np.random.default_rng(seed)
     clean = random.random((n, draws)) < 0.9
     last = random.random((n, draws)) < 0.5
-    margins = [random.normal(size=n).astype(np.float32) for _ in range(2)]
-    return Outcome(clean, last, last & (random.random((n, draws)) < 0.8), *margins, np.zeros(n, np.uint8))
+    margin = random.normal(size=n).astype(np.float32)
+    best = last & (random.random((n, draws)) < 0.8)
+    return Outcome(clean, last, best, margin, margin - np.float32(1), np.zeros(n, np.uint8))
 
 
 def prepared(store: Store, *cells: CellSpec) -> int:
@@ -51,6 +56,8 @@ def test_rates_are_those_of_the_stored_outcomes(store: Store) -> None:
     flipped = (whole.clean & ~whole.last).sum() / whole.clean.sum()
     assert row.summary.attack_success.value == pytest.approx(flipped)
     assert row.summary.worst_draw.hits == (whole.clean & whole.last).all(1).sum()
+    assert row.summary.majority is not None
+    assert row.summary.majority.hits == ((whole.clean & whole.last).sum(1) >= 2).sum()
     assert (row.forwards, row.backwards, row.seconds, row.verdict) == (30, 15, 3.0, "ok")
     read = store.outcome(row.key)
     assert read is not None
@@ -105,8 +112,8 @@ def test_an_unfinished_cell_cannot_be_summarised(store: Store) -> None:
     assert not store.done([key_of(cell)])
 
 
-@pytest.mark.parametrize("flag", [Flag.NAN, Flag.OUTSIDE])
-def test_nan_or_a_broken_budget_makes_a_cell_invalid(store: Store, flag: Flag) -> None:
+@pytest.mark.parametrize("flag", [Flag.NAN, Flag.OUTSIDE, Flag.PLACEBO])
+def test_nan_a_broken_budget_or_a_placebo_with_an_effect_makes_a_cell_invalid(store: Store, flag: Flag) -> None:
     cell = make_cell(n=128)
     prepared(store, cell)
     flags = np.zeros(128, np.uint8)
@@ -115,6 +122,9 @@ def test_nan_or_a_broken_budget_makes_a_cell_invalid(store: Store, flag: Flag) -
     row = store.finish_cell(cell)
     assert row.verdict == "invalid"
     assert row.flags == {flag.name: 1}
+    assert row.findings is not None
+    assert [finding.verdict for finding in row.findings].count("invalid") == 1
+    assert store.cell(row.key).findings == row.findings
 
 
 def test_weights_that_changed_under_one_key_are_refused(store: Store) -> None:
@@ -178,6 +188,86 @@ def test_migrations_build_exactly_the_declared_tables(store: Store) -> None:
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Path:
+    """A database that the first release's schema and code wrote."""
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "assets" / "store-0001.sql").read_text())
+    return path
+
+
+def test_the_first_schema_s_database_is_migrated_and_keeps_every_row(old_store: Path) -> None:
+    with closing(sqlite3.connect(old_store)) as connection:
+        tables = ("runs", "weights", "chunks")
+        before = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    opened = Store(old_store)
+    with opened.engine.connect() as migrated:
+        assert {
+            name: [tuple(r) for r in migrated.exec_driver_sql(f"SELECT * FROM {name}")] for name in tables
+        } == before
+        context = MigrationContext.configure(migrated, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    rows = opened.cells()
+    assert [(row.attack, row.status, row.verdict, row.n) for row in rows] == [
+        ("fgsm", "done", "ok", 32),
+        ("pgd3", "done", "ok", 32),
+    ]
+    for row in rows:
+        assert row.summary is not None
+        assert (row.summary.robust.hits, row.summary.majority, row.findings, row.audit) == (16, None, None, None)
+        held = opened.outcome(row.key)
+        assert held is not None
+        assert held.robust_last.sum() == 16
+    opened.close()
+    assert Store(old_store).cells() == rows
+
+
+def make_audit(cell: CellSpec, n: int = 128, eps: str = "8/255", norm: str = "linf") -> AuditSpec:
+    return AuditSpec(cell.weights, cell.model, cell.test_hash, n, norm, Fraction(eps))
+
+
+DOUBTED = Finding("black box", "suspect", 0.2, 0.03, "random search beats the gradient")
+BROKEN = Finding("nan", "invalid", 0.2, 0.0, "NaN logits")
+
+
+def test_an_audit_is_kept_once_and_read_back(store: Store) -> None:
+    cell = make_cell()
+    run = prepared(store, cell)
+    spec = make_audit(cell)
+    assert store.audit(spec) is None
+    store.record_audit(spec, "suspect", [DOUBTED], 3.0, run)
+    store.record_audit(spec, "invalid", [BROKEN], 4.0, run)
+    held = store.audit(spec)
+    assert held is not None
+    assert (held.verdict, held.findings, held.seconds, held.n) == ("suspect", (DOUBTED,), 3.0, 128)
+    assert store.audit(make_audit(cell, n=64)) is None
+
+
+def test_a_cell_is_shown_with_the_worse_of_its_own_verdict_and_its_network_s(store: Store) -> None:
+    cell = make_cell(n=128)
+    other = replace(cell, model=replace(cell.model, T=8))
+    run = prepared(store, cell, other)
+    for each in (cell, other):
+        store.add_chunks(0, {each: outcome(128)}, 1, 1, 1.0)
+        assert store.finish_cell(each).verdict == "ok"
+    store.record_audit(make_audit(cell), "suspect", [DOUBTED], 1.0, run)
+    shown = {row.spec["model"]["T"]: row for row in store.cells()}
+    assert (shown[4].verdict, shown[8].verdict) == ("suspect", "ok")
+    assert shown[8].audit is None
+    assert shown[4].findings is not None
+    assert DOUBTED in shown[4].findings
+    assert store.done([key_of(cell)])[key_of(cell)] == store.cell(key_of(cell)) == shown[4]
+    # Another norm's audit says nothing here; a larger one of this norm takes the smaller's place.
+    store.record_audit(make_audit(cell, norm="l2"), "invalid", [BROKEN], 1.0, run)
+    assert store.cell(key_of(cell)).verdict == "suspect"
+    store.record_audit(make_audit(cell, n=256), "ok", [], 1.0, run)
+    assert store.cell(key_of(cell)).verdict == "ok"
+    store.record_audit(make_audit(cell, n=512), "invalid", [BROKEN], 1.0, run)
+    assert store.cell(key_of(cell)).verdict == "invalid"
 
 
 def test_write_ahead_log_and_foreign_keys_are_on(store: Store) -> None:

@@ -1,0 +1,110 @@
+"""Which audit speaks about a cell, and what it means for the cell's verdict."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from bench.audit.finding import NOTE, OK, Finding, verdict_of, worst
+from bench.spec import ModelSpec, canonical_json, identity
+
+AUDIT_VERSION = 1
+"""Raise it when a change of a check may change a finding."""
+
+
+@dataclass(frozen=True)
+class AuditSpec:
+    """What one audit is of: its key.
+
+    Attributes:
+        weights, model, test_hash: as a cell's.
+        n: the first so many test images.
+        norm, eps: of the attacks.
+    """
+
+    weights: str = identity()
+    model: ModelSpec = identity()
+    test_hash: str = identity()
+    n: int = identity()
+    norm: str = identity()
+    eps: Fraction = identity()
+    version: int = identity(default=AUDIT_VERSION)
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A stored audit as reports see it."""
+
+    key: str
+    eps: str
+    n: int
+    version: int
+    verdict: str
+    findings: tuple[Finding, ...]
+    seconds: float
+    created: datetime
+
+
+class Network(NamedTuple):
+    """What an audit and a cell must have in common: the same weights, run as the same model, under one norm."""
+
+    weights_key: str
+    model_hash: str
+    norm: str
+
+
+def network_of(weights: str, model: Mapping[str, Any], norm: str) -> Network:
+    """The network under attack, from its weights' key and its model's identity as JSON values."""
+    return Network(weights, hashlib.sha256(canonical_json(model).encode()).hexdigest(), norm)
+
+
+def relevant(audits: Sequence[AuditRow], eps: str) -> AuditRow | None:
+    """Of a network's audits the one to believe: newest checks, then the cell's own budget, then most images.
+
+    Args:
+        audits: oldest first.
+        eps: the cell's, as stored.
+    """
+    return max(audits, key=lambda audit: (audit.version, audit.eps == eps, audit.n, audit.created), default=None)
+
+
+def joined(
+    verdict: str, own: tuple[Finding, ...] | None, audit: AuditRow, spec: Mapping[str, Any]
+) -> tuple[str, tuple[Finding, ...]]:
+    """The worse of a cell's own verdict and the audit's, and the findings behind it.
+
+    Args:
+        verdict, own: the cell's.
+        audit: of its network.
+        spec: the cell's identity.
+    """
+    concerning = tuple(f for f in audit.findings if f.verdict not in (OK, NOTE) and concerns(f, spec["attack"]))
+    return worst((verdict, verdict_of(concerning))), (own or ()) + concerning
+
+
+def concerns(finding: Finding, attack: Mapping[str, Any]) -> bool:
+    """Whether a finding about a network casts doubt on a cell: not where the cell's attack heeds it already.
+
+    Args:
+        attack: the cell's attack, as JSON values.
+    """
+    heeded = _HEEDED.get(finding.check)
+    return heeded is None or not heeded(attack)
+
+
+def _own_surrogate(attack: Mapping[str, Any]) -> bool:
+    return attack["surrogate"] is None and attack["family"] not in _MANY_GRADIENTS
+
+
+_MANY_GRADIENTS = ("sweep", "snn-standard")
+_EOT = 8
+_STEPS = 40
+
+_HEEDED: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "surrogate spread": lambda attack: not _own_surrogate(attack),
+    "eot": lambda attack: attack.get("eot", 1) >= _EOT,
+    "steps": lambda attack: attack["steps"] >= _STEPS,
+    "saturated ce": lambda attack: dict(attack["params"]).get("loss", "ce") != "ce",
+}
