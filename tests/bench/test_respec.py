@@ -109,6 +109,13 @@ def test_text_that_looks_like_a_number_stays_text_where_the_attack_s_default_is_
     assert isinstance(params["alpha"], Fraction)
 
 
+def test_sequences_among_the_parameters_come_back_hashable() -> None:
+    data = stored(parse_attack("fgsm", "0.1")) | {"params": [["budgets", [1, [2, 3]]]]}
+    spec = attack_from_json(data, name="fgsm")
+    assert spec.params == (("budgets", (1, (2, 3))),)
+    assert isinstance(hash(spec), int)
+
+
 @pytest.mark.parametrize(
     ("spec", "missing"),
     [(MODEL, "fingerprint"), (Recipe(1, 2), "holdout"), (Recipe(1, 2), "lr")],
