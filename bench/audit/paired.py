@@ -1,0 +1,56 @@
+"""Does one attack break more images than another, beyond chance? Both met the same images."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.audit.finding import OK, SUSPECT, Finding
+
+LEVEL = 0.01
+"""A difference counts where chance alone gives one as large with a smaller probability than this."""
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """One-sided exact p-value: how often fair coins would give at least `only_first` of the discordant images.
+
+    Source: McNemar 1947 in its exact binomial form.
+
+    Args:
+        only_first, only_second: images that only the one or only the other attack breaks.
+    """
+    n = only_first + only_second
+    return sum(math.comb(n, k) for k in range(only_first, n + 1)) / 2**n
+
+
+def broken_more(
+    check: str,
+    stands_first: NDArray[np.bool_],
+    stands_second: NDArray[np.bool_],
+    limit: float,
+    fine: str,
+    wrong: str,
+    verdict: str = SUSPECT,
+) -> Finding:
+    """The finding that the first attack breaks more images than the second although it should not.
+
+    Args:
+        stands_first, stands_second: which images survive each, bool [N].
+        limit: by which share of the images it may do so; smaller differences are no alarm even where significant.
+        fine, wrong: what to say; both are completed by the two accuracies.
+        verdict: where it does.
+    """
+    only_first = int((stands_second & ~stands_first).sum())
+    only_second = int((stands_first & ~stands_second).sum())
+    gap = (only_first - only_second) / len(stands_first)
+    p = mcnemar(only_first, only_second)
+    rates = f"{stands_first.mean():.1%} against {stands_second.mean():.1%}"
+    if gap > limit and p < LEVEL:
+        return Finding(check, verdict, gap, limit, f"{wrong}: {rates} (p = {p:.1g})")
+    return Finding(check, OK, gap, limit, f"{fine}: {rates}")
+
+
+def stands(outcome: Any) -> NDArray[np.bool_]:
+    """Which images of an outcome survive every iterate in more than half of the scoring draws, bool [N]."""
+    return np.asarray(outcome.robust_any > 0.5)
