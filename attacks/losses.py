@@ -8,6 +8,9 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+_TIE = 1e-4
+_ROUNDINGS = 16
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits)_y: logits [N, K], y [N] -> [N].
@@ -29,8 +32,8 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
     Difference of logits ratio (Croce and Hein, arXiv 2003.01690, Eq. 6): invariant to shift and scale of the logits.
     Spike counts tie: where the first three logits are equal the ratio is undefined (the official code gives
-    0 or 1e12, ART's NaN). Here a gap of less than 1e-4 of the logits' size counts as a tie, and the loss there is
-    the plain margin, with its gradient.
+    0 or 1e12, ART's NaN). Here a gap of less than 1e-4 of the logits' range, or of their rounding error, counts as
+    a tie, and the loss there is the plain margin, with its gradient: invariant to shift, not to scale.
 
     Raises:
         ValueError: fewer than 3 classes.
@@ -39,7 +42,9 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"the dlr loss needs at least 3 classes, not {logits.shape[1]}; use loss=margin")
     top = logits.topk(3, dim=1).values
     gap = top[:, 0] - top[:, 2]
-    tied = gap <= _TIE * logits.detach().abs().amax(1)
+    values = logits.detach()
+    rounding = _ROUNDINGS * torch.finfo(values.dtype).eps * values.abs().amax(1)
+    tied = gap <= torch.maximum(_TIE * (values.amax(1) - values.amin(1)), rounding)
     return margin(logits, y) / torch.where(tied, 1, gap)
 
 
@@ -48,7 +53,5 @@ def towards(logits: Tensor, pairs: Tensor) -> Tensor:
     true, target = logits.gather(1, pairs).unbind(1)
     return target - true
 
-
-_TIE = 1e-4
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

@@ -156,41 +156,44 @@ def lif(
     return _MultiStepLIF.apply(current, noise, params, with_membrane)  # type: ignore[no-any-return]
 
 
-class _Replaced(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, rule: "Rule"
-    ) -> tuple[Tensor, Tensor]:
-        spikes, v, before_noise = _simulate(current, noise, params, True)
-        ctx.save_for_backward(current, v, spikes)
-        ctx.params = params
-        ctx.backward_of = rule(Trace(current, v, spikes, params))
-        assert before_noise is not None
-        ctx.mark_non_differentiable(before_noise)
-        return spikes, before_noise
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        current, v, spikes = ctx.saved_tensors
-        return ctx.backward_of(Trace(current, v, spikes, ctx.params), grads[0]), None, None, None
-
-
 Backward = Callable[[Trace, Tensor], Tensor]
 Rule = Callable[[Trace], Backward]
 """From what a layer did to its backward pass: (trace, gradient in the spikes) -> gradient in the currents."""
 
 
-def lif_differentiated(current: Tensor, params: LIFParams, noise: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+class _Replaced(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, rule: Rule, with_membrane: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        spikes, v, before_noise = _simulate(current, noise, params, with_membrane)
+        ctx.save_for_backward(current, v, spikes)
+        ctx.params = params
+        ctx.backward_of = rule(Trace(current, v, spikes, params))
+        if before_noise is not None:
+            ctx.mark_non_differentiable(before_noise)
+        return spikes, before_noise
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        current, v, spikes = ctx.saved_tensors
+        return ctx.backward_of(Trace(current, v, spikes, ctx.params), grads[0]), None, None, None, None
+
+
+def lif_differentiated(
+    current: Tensor, params: LIFParams, noise: Tensor | None, rule: Rule, with_membrane: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """The same spikes as `lif`, with another backward pass in place of its own.
 
     Args:
         current, params, noise: as `lif`.
         rule: called once per forward pass with what the layer did; gives the backward pass.
+        with_membrane: also return the membrane potential before noise.
 
     Returns:
-        spikes [T, N, *], and the membrane potential before noise [T, N, *] without a gradient.
+        spikes [T, N, *], and the membrane potential before noise [T, N, *] without a gradient, or None.
     """
-    return _Replaced.apply(current, noise, params, rule)  # type: ignore[no-any-return]
+    return _Replaced.apply(current, noise, params, rule, with_membrane)  # type: ignore[no-any-return]
 
 
 class _Spike(torch.autograd.Function):

@@ -63,8 +63,10 @@ class LIF(nn.Module):
 
     def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
         """The layer's own spikes [T, N, *], noise included, with the backward pass that `rule` gives."""
-        spikes, membrane = lif_differentiated(current, self.params, self.noise(current), rule)
-        self._record(membrane)
+        noise, with_membrane = self.noise(current), bool(self._recorders)
+        spikes, membrane = lif_differentiated(current, self.params, noise, rule, with_membrane)
+        if membrane is not None:
+            self._record(membrane)
         return spikes
 
     @property
@@ -216,14 +218,15 @@ def using_surrogate(model: nn.Module, surrogate: Surrogate | None) -> Iterator[N
 
 
 @contextmanager
-def replacing_gradients(model: nn.Module, make: Callable[[LIF], Replacement]) -> Iterator[None]:
+def replacing_gradients(model: nn.Module, make: Callable[[LIF], Replacement | None]) -> Iterator[None]:
     """Inside the block, forward passes that record a gradient run each spiking layer by its replacement.
 
     Passes without a gradient (scoring) are untouched.
 
     Args:
         model: any network.
-        make: gives a layer its replacement, which may hold state for the time of the block.
+        make: gives a layer its replacement, which may hold state for the time of the block; None lifts the
+            replacement of an outer block.
     """
     layers = list(spiking_layers(model).values())
     own = [layer.replacement for layer in layers]

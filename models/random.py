@@ -134,31 +134,29 @@ class NoiseStream:
     def __init__(self, rng: CounterRNG, first_draw: int) -> None:
         self.rng = rng
         self.draw = first_draw - 1
-        self._rows = 0
+        self._copies = 1
         self._begun = False
 
     def begin_forward(self) -> None:
         """A forward call begins; its layers say how many copies of the batch it holds."""
-        self.draw, self._rows, self._begun = self.next_draw, 0, True
+        self.draw, self._copies, self._begun = self.next_draw, 1, True
 
     def seek(self, draw: int) -> None:
         """Make the next forward call draw number `draw`."""
-        self.draw, self._rows = draw - 1, 0
+        self.draw, self._copies, self._begun = draw - 1, 1, False
 
     @property
     def next_draw(self) -> int:
         """The number of the draw that the next forward call begins with."""
-        return self.draw + max(self._rows // len(self.rng.samples), 1)
+        return self.draw + self._copies
 
     @contextmanager
     def rows(self, index: Tensor) -> Iterator[None]:
         """Inside the block the batch is a part of the stream's: row i is the stream's row `index[i]`."""
-        self.seek(self.next_draw)
         whole, self.rng = self.rng, self.rng.rows(index)
         try:
             yield
         finally:
-            self.seek(self.next_draw)
             self.rng = whole
 
     def normal(self, like: Tensor, layer: int) -> Tensor:
@@ -166,15 +164,16 @@ class NoiseStream:
         if not self._begun:
             raise ValueError("noise was asked for outside of a call of the model that the noise stream was opened for")
         batch, rows = len(self.rng.samples), like.shape[1]
-        if rows % batch:
+        copies = rows // batch if batch else 1
+        if rows != copies * batch or not copies:
             raise ValueError(f"a batch of {rows} inside a noise stream that was opened for {batch} samples")
-        self._rows = rows
-        if rows == batch:
+        self._copies = max(self._copies, copies)
+        if copies == 1:
             noise = self.rng.normal(like.shape[0], like.shape[2:], stream=layer, draw=self.draw)
         else:
-            copies = CounterRNG(self.rng.key, self.rng.samples.repeat(rows // batch))
-            draws = self.draw + torch.arange(rows // batch, device=like.device).repeat_interleave(batch)
-            noise = copies.normal(like.shape[0], like.shape[2:], stream=layer, draw=draws)
+            repeated = CounterRNG(self.rng.key, self.rng.samples.repeat(copies))
+            draws = self.draw + torch.arange(copies, device=repeated.samples.device).repeat_interleave(batch)
+            noise = repeated.normal(like.shape[0], like.shape[2:], stream=layer, draw=draws)
         return noise.to(like.dtype)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,21 +42,24 @@ _SHAPES: dict[str, _Shape] = {
 class ASSG:
     """BPTT with a sharpness for every neuron, time step and image, adapted from step to step of the attack.
 
-    With x = V - v_threshold, M follows |x| and D its deviation by exponential means over the attack's steps,
-    and alpha = width / (M + r D): the surrogate is just wide enough to reach where this neuron's potential
-    usually is, so its gradient neither vanishes nor blurs.
+    With x = V - v_threshold, at each new point of the attack M <- beta M + (1 - beta) |x| from M = 1, then
+    D <- beta D + (1 - beta) ||x| - M| from D = 0 with the new M, and alpha = width / (M + r D + 1e-4): the
+    surrogate is just wide enough to reach where this neuron's potential usually is, so its gradient neither
+    vanishes nor blurs.
 
     Source: Towards Reliable Evaluation of Adversarial Robustness for SNNs, arXiv 2512.22522 (CVPR 2026). Further
-    draws of a noisy model at one point use the state of the first, as there.
+    draws of a noisy model at one point use the state of the first, as there. The reset is differentiated as the
+    layer says; the authors' neuron detaches it. The authors' `a` is tolerance / 2 for the arctan and the width
+    itself for other shapes, and is found by search on the test set.
 
     Args:
         tolerance: accepted degree of vanishing A in (0, 1): the share of the surrogate's mass inside |x|.
         shape: a surrogate's name; `width` is its integral's inverse at A.
-        beta: decay of both means.
-        r: how many deviations beyond the mean the surrogate reaches.
+        beta: decay of both means, in (0, 1).
+        r: how many deviations beyond the mean the surrogate reaches, not negative.
 
     Raises:
-        ValueError: tolerance or beta outside (0, 1), or an unknown shape.
+        ValueError: tolerance, beta or r out of range, or an unknown shape.
     """
 
     name: ClassVar[str] = "assg"
@@ -70,12 +73,19 @@ class ASSG:
     def __post_init__(self) -> None:
         if not (0 < self.tolerance < 1 and 0 < self.beta < 1):
             raise ValueError(f"gradient 'assg': tolerance {self.tolerance} and beta {self.beta} must lie in (0, 1)")
+        if not 0 <= self.r < math.inf:
+            raise ValueError(f"gradient 'assg': r must be finite and not negative, got {self.r}")
         if self.shape not in _SHAPES:
             raise ValueError(f"gradient 'assg': unknown shape '{self.shape}'; choose from {', '.join(_SHAPES)}")
 
     def for_layer(self, layer: LIF) -> Replacement:
         state = _Sharpness(self)
         return lambda layer, current: layer.differentiated(current, state.rule)
+
+
+class _Moments(NamedTuple):
+    mean: Tensor
+    deviation: Tensor
 
 
 class _Sharpness:
@@ -85,30 +95,31 @@ class _Sharpness:
         self.settings = settings
         self.shape = _SHAPES[settings.shape]
         self.width = self.shape.width(settings.tolerance)
-        self.mean: Tensor | None = None
-        self.deviation: Tensor | None = None
+        self.point: object | None = None
+        self.before: _Moments | None = None
+        self.now: _Moments | None = None
 
     def rule(self, trace: Trace) -> Backward:
         estimation = active_estimation()
         batch = estimation.batch or trace.v.shape[1]
         if estimation.new_point:
-            self._observe((trace.v[:, :batch] - trace.params.v_threshold).abs_())
-        assert self.mean is not None and self.deviation is not None
-        alpha = self.width / (self.mean + self.settings.r * self.deviation + _FLOOR)
+            self._observe((trace.v[:, :batch] - trace.params.v_threshold).abs_(), estimation.point)
+        assert self.now is not None
+        alpha = self.width / (self.now.mean + self.settings.r * self.now.deviation + _FLOOR)
         copies = trace.v.shape[1] // batch
         if copies > 1:
             alpha = alpha.repeat(1, copies, *[1] * (alpha.dim() - 2))
-        return lambda trace, grad: bptt(
-            trace.v, trace.params, lambda t, x: self.shape.build(alpha[t]).grad(x), grad
-        )
+        return lambda trace, grad: bptt(trace.v, trace.params, lambda t, x: self.shape.build(alpha[t]).grad(x), grad)
 
-    def _observe(self, distance: Tensor) -> None:
-        if self.mean is None or self.deviation is None:
-            self.mean, self.deviation = torch.ones_like(distance), torch.zeros_like(distance)
-        if self.mean.shape != distance.shape:
+    def _observe(self, distance: Tensor, point: object | None) -> None:
+        # A first pass that ran out of memory is repeated at its point: the means then move from where they stood.
+        if point is None or point is not self.point:
+            self.point, self.before = point, self.now
+        mean, deviation = self.before or (torch.ones_like(distance), torch.zeros_like(distance))
+        if mean.shape != distance.shape:
             raise ValueError(
                 "gradient 'assg' follows each image through the attack, and this attack changes its batch on the way"
             )
         beta = self.settings.beta
-        self.mean = self.mean * beta + distance * (1 - beta)
-        self.deviation = self.deviation * beta + (distance - self.mean).abs_() * (1 - beta)
+        mean = mean * beta + distance * (1 - beta)
+        self.now = _Moments(mean, deviation * beta + (distance - mean).abs_() * (1 - beta))

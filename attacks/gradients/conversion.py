@@ -15,7 +15,8 @@ class Conversion:
     The point is proposed by the twin and judged by the spiking network: a transfer attack that costs no
     second training.
 
-    Source: conversion-based approximation, SNN-RAT (Ding et al., NeurIPS 2022).
+    Source: conversion-based approximation, SNN-RAT (Ding et al., NeurIPS 2022), with a ReLU; later codes clip it
+    and round to eighths, the gradient passed through. Here clipped alone, since a firing rate does not exceed 1.
     Cost: one further forward pass for each gradient, for the spiking network's own logits.
     """
 

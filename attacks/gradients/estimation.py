@@ -1,7 +1,7 @@
 """How gradients are taken inside a block: through which backward pass, and as a mean over how many noise draws."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -19,14 +19,19 @@ class Estimation:
     Attributes:
         draws: gradients are means over so many draws of the model's noise.
         faithful: whether a pass that records a gradient gives the model's own logits.
-        new_point: whether the pass about to run is the first at its point; further draws there are not.
+        point: the same object for every pass at one point; None where each pass is a point of its own.
+        new_point: whether the pass about to run is the first at its point; further draws there are not. A first
+            pass that ran out of memory is followed by another at the same point.
         batch: images of the batch, where a pass may hold several copies of it; None if unknown.
+        fitting: rows of a pass that memory is known to hold; None until it did not hold one.
     """
 
     draws: int = 1
     faithful: bool = True
+    point: object | None = None
     new_point: bool = True
     batch: int | None = None
+    fitting: int | None = None
 
 
 _active: ContextVar[Estimation | None] = ContextVar("estimation", default=None)
@@ -48,8 +53,9 @@ def estimating(
 
     Args:
         model: the network under attack.
-        gradient: how its spiking layers are differentiated; None is the network's own way. A gradient with
-            memory (ASSG) begins anew with each block.
+        gradient: how its spiking layers are differentiated, whatever an outer block says; None is what an outer
+            block says, the network's own way outside of any. A gradient with memory (ASSG) begins anew with each
+            block that names it.
         draws: mean over so many draws; None is what an outer block says, 1 outside of any.
 
     Raises:
@@ -60,16 +66,17 @@ def estimating(
         raise ValueError(f"eot must be at least 1, got {draws}")
     if gradient is not None and not spiking_layers(model):
         raise ValueError(f"the network has no spiking layer that '{gradient.name}' could differentiate")
-    way: AbstractContextManager[None]
-    if gradient is None:
-        way, faithful = nullcontext(), outer.faithful
-    elif isinstance(gradient, SpikeGradient):
-        way, faithful = replacing_gradients(model, gradient.for_layer), gradient.faithful
-    else:
-        way, faithful = using_surrogate(model, gradient), True
-    token = _active.set(Estimation(draws or outer.draws, faithful))
-    try:
-        with way:
+    faithful = outer.faithful
+    with ExitStack() as way:
+        if isinstance(gradient, SpikeGradient):
+            way.enter_context(replacing_gradients(model, gradient.for_layer))
+            faithful = gradient.faithful
+        elif gradient is not None:
+            way.enter_context(replacing_gradients(model, lambda _: None))
+            way.enter_context(using_surrogate(model, gradient))
+            faithful = True
+        token = _active.set(Estimation(draws or outer.draws, faithful))
+        try:
             yield
-    finally:
-        _active.reset(token)
+        finally:
+            _active.reset(token)

@@ -15,9 +15,10 @@ class HART:
     """Each step's surrogate gradient alone, then the mean over time steps for every step.
 
     Between the rate's gradient and the spikes': the previous potential is a constant, so no gradient runs
-    back in time, and a layer's input currents all receive the time-mean.
+    back in time (nor through the reset), and a layer's input currents all receive the time-mean.
 
-    Source: Hao et al., ICLR 2024 (hybrid adversarial attack based on rate and temporal information).
+    Source: Hao et al., ICLR 2024 (hybrid adversarial attack based on rate and temporal information), mode `avg`
+    of the official code.
     The authors choose gamma by search on the test set; here it is a parameter.
 
     Args:

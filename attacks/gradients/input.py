@@ -13,7 +13,8 @@ from models.random import active_noise_stream
 
 FOLDED_ROWS = 512
 """A pass holds at most so many rows when the draws of a mean are folded into the batch. Not a matter of free
-memory, which would let the machine's state change an outcome; where memory ends, a pass is halved."""
+memory, which would let the machine's state change an outcome; where memory ends, passes are halved, which
+changes no draw but the order of the sum."""
 
 
 @contextmanager
@@ -67,35 +68,48 @@ def input_gradient(model: nn.Module, x: Tensor, labels: Tensor, loss: Loss) -> I
         ValueError: the model's output does not depend differentiably on its input.
     """
     estimation = active_estimation()
-    draws, folded = estimation.draws, max(1, min(estimation.draws, FOLDED_ROWS // max(len(x), 1)))
-    estimation.batch, estimation.new_point = len(x), True
+    estimation.batch, estimation.point, estimation.new_point = len(x), object(), True
     total: InputGradient | None = None
     done = 0
-    while done < draws:
-        copies = min(folded, draws - done)
-        stream = active_noise_stream()
-        draw = stream.next_draw if stream is not None else 0
-        try:
-            part = _sum_over_draws(model, x, labels, loss, copies, estimation.faithful)
-        except torch.OutOfMemoryError:
-            if copies == 1:
-                raise
-            folded = copies // 2
-            if stream is not None:
-                stream.seek(draw)
-            continue
-        total = part if total is None else InputGradient(*(a + b for a, b in zip(total, part, strict=True)))
-        done += copies
-        estimation.new_point = False
-    estimation.new_point = True
+    try:
+        while done < estimation.draws:
+            copies = min(_copies_that_fit(len(x), estimation.fitting), estimation.draws - done)
+            stream = active_noise_stream()
+            draw = stream.next_draw if stream is not None else 0
+            try:
+                part = _sum_over_draws(model, x, labels, loss, copies, estimation.faithful)
+            except torch.OutOfMemoryError:
+                if copies == 1:
+                    raise
+                estimation.fitting = copies // 2 * len(x)
+                _seek(draw)
+                continue
+            total = part if total is None else InputGradient(*(a + b for a, b in zip(total, part, strict=True)))
+            done += copies
+            estimation.new_point = False
+    finally:
+        estimation.batch, estimation.point, estimation.new_point = None, None, True
     assert total is not None
-    return total if draws == 1 else InputGradient(*(value / draws for value in total))
+    return total if done == 1 else InputGradient(*(value / done for value in total))
+
+
+def _copies_that_fit(batch: int, fitting: int | None) -> int:
+    rows = FOLDED_ROWS if fitting is None else min(fitting, FOLDED_ROWS)
+    return max(1, rows // max(batch, 1))
+
+
+def _seek(draw: int) -> None:
+    stream = active_noise_stream()
+    if stream is not None:
+        stream.seek(draw)
 
 
 def _sum_over_draws(
     model: nn.Module, x: Tensor, labels: Tensor, loss: Loss, copies: int, faithful: bool
 ) -> InputGradient:
     """One pass over `copies` copies of the batch, summed over them."""
+    batch, stream = len(x), active_noise_stream()
+    draw = stream.next_draw if stream is not None else 0
     if copies > 1:
         x, labels = (value.repeat(copies, *[1] * (value.dim() - 1)) for value in (x, labels))
     x = x.detach().requires_grad_()
@@ -109,10 +123,12 @@ def _sum_over_draws(
     if grad is None:
         raise ValueError("the model's output does not depend on its input through differentiable operations")
     if not faithful:
+        # The draws of the pass that was differentiated are those of this one.
+        _seek(draw)
         with torch.no_grad():
             logits = model(x)
             losses = loss(logits, labels)
     if copies == 1:
         return InputGradient(grad, logits.detach(), losses.detach())
-    folded = (value.detach().unflatten(0, (copies, -1)).sum(0) for value in (grad, logits, losses))
+    folded = (rows.detach().unflatten(0, (copies, batch)).sum(0) for rows in (grad, logits, losses))
     return InputGradient(*folded)

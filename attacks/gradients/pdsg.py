@@ -18,8 +18,9 @@ class PDSG:
     sd is the standard deviation of the membrane potential over the time steps so far and over space, for
     each channel of a convolution or over a whole linear layer; 1 where that is 0.
 
-    Source: potential-dependent surrogate gradient (Lun et al., CVPR 2025). The official code takes sd over
-    the batch as well, so that an image's adversarial depends on its neighbours; here it is each image's own.
+    Source: potential-dependent surrogate gradient (Lun et al., arXiv 2503.03272, CVPR 2025). The official code
+    takes sd over the batch as well, so that an image's adversarial depends on its neighbours; here it is each
+    image's own. It also divides by n - 1, which is undefined for a single value; here by n.
     """
 
     name: ClassVar[str] = "pdsg"
@@ -44,6 +45,11 @@ def spread(v: Tensor) -> Tensor:
     space = tuple(range(3, v.dim())) or (2,)
     count = math.prod(v.shape[axis] for axis in space)
     steps = torch.arange(1, len(v) + 1, device=v.device, dtype=v.dtype).view(-1, *[1] * (v.dim() - 1)) * count
+    # From one of the values instead of from 0: where all are equal the result is exactly 0, not rounding noise.
+    origin = v[:1]
+    for axis in space:
+        origin = origin.narrow(axis, 0, 1)
+    v = v - origin
     mean = v.sum(space, keepdim=True).cumsum(0) / steps
     square = v.square().sum(space, keepdim=True).cumsum(0) / steps
     sd = (square - mean.square()).clamp_(min=0).sqrt_()

@@ -150,6 +150,70 @@ def test_a_part_of_the_batch_keeps_its_samples_noise() -> None:
         assert torch.equal(drawn(stream, 4), whole[2])
 
 
+@pytest.mark.parametrize("rows", [2, 3, 5, 6])
+def test_rows_that_are_no_whole_copies_are_refused(rows: int) -> None:
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream, pytest.raises(ValueError, match="opened for 4"):
+        drawn(stream, rows)
+
+
+def test_copies_inside_a_part_are_copies_of_the_part() -> None:
+    outer, inner = torch.tensor([5, 0, 3]), torch.tensor([2, 1])
+    with noise_stream(nn.Identity(), 1, torch.arange(6)) as stream:
+        whole = [drawn(stream, 6) for _ in range(8)]
+    with noise_stream(nn.Identity(), 1, torch.arange(6)) as stream:
+        assert torch.equal(drawn(stream, 12), torch.cat(whole[:2], 1))
+        with stream.rows(outer):
+            assert torch.equal(drawn(stream, 6), torch.cat([whole[2][:, outer], whole[3][:, outer]], 1))
+            with stream.rows(inner):
+                assert torch.equal(drawn(stream, 4), torch.cat([whole[k][:, outer[inner]] for k in (4, 5)], 1))
+            assert torch.equal(drawn(stream, 3), whole[6][:, outer])
+        assert torch.equal(drawn(stream, 6), whole[7])
+
+
+def test_a_part_is_given_back_after_an_error_and_may_be_empty() -> None:
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        whole = [drawn(stream, 4) for _ in range(3)]
+        stream.seek(0)
+        with pytest.raises(RuntimeError), stream.rows(torch.tensor([1])):
+            raise RuntimeError
+        assert torch.equal(drawn(stream, 4), whole[0])
+        with stream.rows(torch.tensor([], dtype=torch.long)):
+            assert drawn(stream, 0).shape == (2, 0, 3)
+        assert torch.equal(drawn(stream, 4), whole[2])
+
+
+def test_seeking_inside_a_part_and_after_copies() -> None:
+    index = torch.tensor([3, 1])
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        whole = [drawn(stream, 4) for _ in range(9)]
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        drawn(stream, 12)
+        stream.seek(1)
+        assert stream.next_draw == 1
+        assert torch.equal(drawn(stream, 4), whole[1])
+        with stream.rows(index):
+            stream.seek(7)
+            assert torch.equal(drawn(stream, 4), torch.cat([whole[7][:, index], whole[8][:, index]], 1))
+            stream.seek(4)
+        assert torch.equal(drawn(stream, 4), whole[4])
+
+
+def test_noise_between_a_seek_and_a_call_is_refused() -> None:
+    with noise_stream(nn.Identity(), 1, torch.arange(4)) as stream:
+        drawn(stream, 4)
+        stream.seek(3)
+        with pytest.raises(ValueError, match="outside of a call"):
+            stream.normal(torch.zeros(2, 4, 3), 0)
+
+
+def test_the_layers_of_one_call_draw_from_the_same_draws() -> None:
+    with noise_stream(nn.Identity(), 1, torch.arange(2)) as stream:
+        stream.begin_forward()
+        for layer in range(3):
+            stream.normal(torch.zeros(1, 6, 2), layer)
+        assert stream.next_draw == 3
+
+
 def test_streams_nest() -> None:
     assert random.active_noise_stream() is None
     model = nn.Identity()
