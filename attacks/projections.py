@@ -13,6 +13,9 @@ from attacks.base import per_sample
 from attacks.threat import Threat
 from models.random import CounterRNG
 
+VERSIONS = {"linf": 1, "l2": 2}
+"""Part of every result's key, by norm; raise one when a change of its ball may change an outcome."""
+
 _MAX_ROUNDS = 100
 
 
@@ -74,7 +77,7 @@ class L2Ball:
     which gives budget away, or bends the step, at the box's walls.
     """
 
-    _INWARDS = 1 - 2.0**-22
+    _LEAST_SHRINK = 2.0**-22
 
     def __init__(self, x: Tensor, threat: Threat) -> None:
         self.x = x
@@ -109,16 +112,14 @@ class L2Ball:
 
     def _inwards(self, x_adv: Tensor) -> Tensor:
         """Undo what rounding to the images' dtype put outside; towards x, so that the box still holds."""
-        norm = self._distance(x_adv)
+        norm, shrink = self._distance(x_adv), self._LEAST_SHRINK
+        # Twice as far each time: a pixel moves only once its step shrinks by half an ulp of the pixel, and where
+        # a ball is smaller than the float grid around x, x itself is its only representable point.
         while bool((norm > self.eps).any()):
-            scale = torch.where(norm > self.eps, self.eps / norm * self._INWARDS, 1)
+            scale = torch.where(norm > self.eps, self.eps / norm * (1 - shrink), 1)
             inside = (self.x + (x_adv.double() - self.x.double()) * per_sample(scale, self.x)).to(self.x.dtype)
             x_adv = torch.where(per_sample(norm > self.eps, self.x), inside, x_adv).clamp(self.low, self.high)
-            shrunk = self._distance(x_adv)
-            # A ball smaller than the float grid around x contains no other representable point.
-            stuck = (shrunk > self.eps) & (shrunk >= norm)
-            x_adv = torch.where(per_sample(stuck, self.x), self.x, x_adv)
-            norm = torch.where(stuck, 0, shrunk)
+            norm, shrink = self._distance(x_adv), min(2 * shrink, 1.0)
         return x_adv
 
     def random_point(self, rng: CounterRNG) -> Tensor:

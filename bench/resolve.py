@@ -9,6 +9,7 @@ from typing import Any
 from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
+from attacks.projections import VERSIONS
 from attacks.threat import Threat, parse_eps
 from bench.errors import BenchError, describe
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
@@ -117,6 +118,7 @@ def parse_attack(
         fingerprint=_fingerprint(entry, attack, typed),
         eot=eot,
         surrogate_version=getattr(gradient, "version", 1),
+        ball_version=VERSIONS[norm],
     )
 
 

@@ -90,6 +90,7 @@ class AttackSpec:
 
     Attributes:
         surrogate: written form of the gradient that the attacker differentiates spikes by; None is the model's own.
+        surrogate_version, ball_version: of their code.
         eot: gradients are means over so many draws of the model's noise; always 1 for a deterministic model.
     """
 
@@ -108,6 +109,7 @@ class AttackSpec:
     fingerprint: str = identity(default="")
     eot: int = added(default=1)
     surrogate_version: int = added(default=1)
+    ball_version: int = added(default=1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import list_, plan, run, show, table, worst
+from bench.cli import evidence, list_, plan, run, show, table, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -73,6 +73,7 @@ app.command("ls")(list_.list_)
 app.command("show")(show.show)
 app.command("table")(table.table)
 app.command("worst")(worst.worst)
+app.command("evidence")(evidence.evidence)
 
 
 def main() -> None:

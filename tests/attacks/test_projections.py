@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support import images
 from torch import Tensor
 
 from attacks import Threat, ball
@@ -158,3 +159,18 @@ def test_a_vanished_gradient_has_no_direction(norm: str) -> None:
     assert torch.equal(ball(zero, Threat(Fraction(1), norm)).steepest(zero), zero)  # type: ignore[arg-type]
     tiny = torch.full((2, 1, 3, 3), 1e-42)
     assert float(ball(tiny, Threat(Fraction(1), norm)).steepest(tiny).flatten(1).norm(dim=1).min()) > 0.99  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
+@pytest.mark.parametrize("eps", ["1/100", "1/10", "1/2"])
+@pytest.mark.parametrize("over", [1.0, 1 + 1e-6, 1.5])
+def test_the_l2_projection_spends_the_budget_although_rounding_is_coarse(
+    shape: tuple[int, ...], eps: str, over: float
+) -> None:
+    threat = Threat(Fraction(eps), "l2")
+    x = 0.3 + 0.4 * images(40, *shape)
+    step = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    length = over * float(threat.eps) / step.flatten(1).norm(dim=1)
+    delta = ball(x, threat).project(x + step * length.view(-1, 1, 1, 1)).double() - x.double()
+    spent = delta.flatten(1).norm(dim=1) / float(threat.eps)
+    assert (spent <= 1).all() and (spent > 0.999).all()
