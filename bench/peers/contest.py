@@ -35,6 +35,7 @@ class Contest:
     deterministic_only: bool = False
 
 
+_ENSEMBLES = ("snn-standard", "sapgd100@assg")
 _KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "pgd": (("pgd{}:random_start=false",), "cross-entropy, all from the image, one step size"),
     "apgd": (("apgd{}", "sapgd{}@assg"), "cross-entropy, one random start each"),
@@ -49,9 +50,7 @@ def parse_contest(text: str) -> Contest:
         BenchError: another name, or no step count.
     """
     if text == "autoattack":
-        ours = ("snn-standard", "sapgd100@assg")
-        summary = "whole ensembles, each at its own cost"
-        return Contest(text, text, 0, ours, summary, deterministic_only=True)
+        return Contest(text, text, 0, _ENSEMBLES, "whole ensembles, each at its own cost", deterministic_only=True)
     match = re.fullmatch(r"(apgd|mtpgd|pgd)(\d+)", text)
     if not match or int(match[2]) < 1:
         raise BenchError(f"'{text}' is not compared with anything; choose from {', '.join(DEFAULT)}, any step count")

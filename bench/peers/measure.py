@@ -15,10 +15,11 @@ from attacks.projections import ball
 from attacks.threat import Threat
 from bench import evaluation
 from bench.errors import BenchError, describe
-from bench.evaluation import CHUNK, CountedModel
+from bench.evaluation import CountedModel
 from bench.evidence.attacked import attacked_images
 from bench.hygiene import Snapshot
 from bench.peers.adapter import Arena
+from bench.proposal import CHUNK
 from bench.resolve import attack_arguments, threat_of
 from bench.spec import CellSpec, randomness_key
 from models.random import derive_key
