@@ -1,30 +1,23 @@
 """Attack and score, chunk by chunk. Attacks propose; only this file decides what counted."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack, Candidate
-from attacks.combinators import restarted
+from attacks.base import Candidate
 from attacks.gradients import frozen
 from attacks.losses import margin
 from attacks.threat import Threat
 from bench.data.dataset import Dataset, pixels
-from bench.errors import BenchError, describe
-from bench.hygiene import Snapshot
+from bench.errors import BenchError
 from bench.outcome import Flag, Outcome
-from bench.registry import ATTACKS
-from bench.resolve import attack_arguments, parse_gradient, threat_of
-from bench.runtime import isolated_generator
-from bench.spec import CellSpec, randomness_key
-from models.random import CounterRNG, derive_key, noise_stream
-
-CHUNK = 128
-"""Images per stored chunk. Fixed, so that an interrupted run resumes on the same boundaries."""
+from bench.proposal import CHUNK, propose
+from bench.resolve import threat_of
+from bench.spec import CellSpec
+from models.random import derive_key, noise_stream
 
 
 @dataclass(frozen=True)
@@ -67,14 +60,9 @@ def evaluate(
         BenchError: the attack failed, changed the model, or returned something that is not a batch of images.
     """
     first = cells[0]
-    attack: Attack = ATTACKS.get(first.attack.family)
     threat = threat_of(first.attack)
-    gradient = parse_gradient(threat.surrogate) if threat.surrogate else None
-    attack_key = derive_key(randomness_key(first), "attack")
-    noise_key = derive_key(randomness_key(first), "attack noise")
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
-    counted, before = CountedModel(model), Snapshot(model)
-    steps = {"steps": tuple(sorted({cell.attack.steps for cell in cells}))} if attack.takes_steps else {}
+    counted = CountedModel(model)
     for start in range(0, first.n, CHUNK):
         if start in done:
             continue
@@ -84,44 +72,12 @@ def evaluate(
         samples = index.to(device)
         counted.reset(len(x))
         clean = _score(counted, x, y, samples, score_key, first.draws)
-        # An attack may be anyone's code. It gets copies of the images, a generator that only it uses,
-        # and whatever it raises is its cells' failure, not the run's.
-        problem = None
-        with (
-            isolated_generator(device, derive_key(attack_key, start)),
-            nullcontext() if attack.own_batches else noise_stream(model, noise_key, samples),
-        ):
-            try:
-                path = restarted(
-                    attack,
-                    first.attack.restarts,
-                    counted,
-                    x.clone(),
-                    y.clone(),
-                    threat,
-                    rng=CounterRNG(attack_key, samples.clone()),
-                    gradient=gradient,
-                    eot=first.attack.eot,
-                    **steps,
-                    **attack_arguments(first.attack),
-                )
-            except Exception as error:
-                problem = error
-        if changed := before.restore():
-            raise BenchError(
-                f"attack '{first.attack.name}' changed the model it attacks ({', '.join(changed[:3])}); "
-                "the model was put back as it was"
-            )
-        if problem is not None:
-            raise BenchError(f"attack '{first.attack.name}' failed: {describe(problem)}") from problem
+        path = propose(counted, x, y, start, cells)
         flags = _flags(counted, clean, _score(counted, x, y, samples, score_key, first.draws))
-        outcomes = {}
-        for cell in cells:
-            if cell.attack.steps not in path:
-                raise BenchError(f"attack '{cell.attack.name}' returned no candidate for step {cell.attack.steps}")
-            outcomes[cell] = _judge(
-                counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws
-            )
+        outcomes = {
+            cell: _judge(counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws)
+            for cell in cells
+        }
         yield ChunkResult(start, outcomes, counted.forwards, counted.backwards)
 
 

@@ -78,7 +78,7 @@ class Display(Listener):
         self.console.print(f"another run is training {job.spec.defense_name}; waiting for it")
 
     def attacking(self, cells: Sequence[CellSpec], done: frozenset[int]) -> None:
-        from bench.evaluation import CHUNK
+        from bench.proposal import CHUNK
 
         cell = cells[0]
         names = ", ".join(c.attack.name for c in cells)

@@ -1,21 +1,13 @@
 """A stored cell's attack, run again for its images instead of its outcome."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack
-from attacks.combinators import restarted
-from bench.evaluation import CHUNK
-from bench.hygiene import Snapshot
-from bench.registry import ATTACKS
-from bench.resolve import attack_arguments, parse_gradient, threat_of
-from bench.runtime import isolated_generator
-from bench.spec import CellSpec, randomness_key
-from models.random import CounterRNG, derive_key, noise_stream
+from bench.proposal import CHUNK, propose
+from bench.spec import CellSpec
 
 
 def at_budget(cell: CellSpec, eps: Fraction) -> CellSpec:
@@ -42,36 +34,6 @@ def attacked_images(model: nn.Module, x: Tensor, y: Tensor, cell: CellSpec) -> T
         y: their labels [N].
         cell: what was measured.
     """
-    attack: Attack = ATTACKS.get(cell.attack.family)
-    threat = threat_of(cell.attack)
-    gradient = parse_gradient(threat.surrogate) if threat.surrogate else None
-    attack_key = derive_key(randomness_key(cell), "attack")
-    noise_key = derive_key(randomness_key(cell), "attack noise")
-    steps = {"steps": (cell.attack.steps,)} if attack.takes_steps else {}
-    before = Snapshot(model)
-    made = []
-    for start in range(0, len(x), CHUNK):
-        part = slice(start, min(start + CHUNK, len(x)))
-        samples = torch.arange(part.start, part.stop, device=x.device)
-        with (
-            isolated_generator(x.device, derive_key(attack_key, start)),
-            nullcontext() if attack.own_batches else noise_stream(model, noise_key, samples),
-        ):
-            try:
-                path = restarted(
-                    attack,
-                    cell.attack.restarts,
-                    model,
-                    x[part].clone(),
-                    y[part].clone(),
-                    threat,
-                    rng=CounterRNG(attack_key, samples),
-                    gradient=gradient,
-                    eot=cell.attack.eot,
-                    **steps,
-                    **attack_arguments(cell.attack),
-                )
-            finally:
-                before.restore()
-        made.append(path[cell.attack.steps].last.detach())
-    return torch.cat(made)
+    parts = range(0, len(x), CHUNK)
+    made = [propose(model, x[i : i + CHUNK], y[i : i + CHUNK], i, [cell])[cell.attack.steps] for i in parts]
+    return torch.cat([candidate.last.detach() for candidate in made])

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
-from bench.evaluation import CHUNK, evaluate
+from bench.evaluation import evaluate
 from bench.outcome import Flag, Outcome
+from bench.proposal import CHUNK
 from bench.registry import ATTACKS, Entry
 from bench.resolve import build_model, parse_attack
 from bench.spec import CellSpec, ModelSpec
