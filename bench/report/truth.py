@@ -25,7 +25,7 @@ def render(rows: Sequence[Comparison], form: str, iterate: str = "last") -> str:
         return _csv(rows)
     header, lines = _lines(rows, iterate)
     if form == "md":
-        written = ["| " + " | ".join(line) + " |" for line in (header, [" --- "] * len(header), *lines)]
+        written = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines)]
         return "\n".join([caption(rows, iterate), "", *written])
     table = make_table("")
     for number, name in enumerate(header):
