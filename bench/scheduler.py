@@ -74,7 +74,7 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
             continue
         _check_writable(checkpoints)
         try:
-            model = _network(job, plan.dataset, store, checkpoints, device, run, listener)
+            model = network(job, plan.dataset, store, checkpoints, device, run, listener)
         except Exception as error:
             # Defenses and models may be anyone's code.
             _failed(f"{job.spec.defense_name} (seed {job.spec.seed})", error, listener, report)
@@ -89,7 +89,7 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
     return report
 
 
-def _network(
+def network(
     job: TrainJob,
     dataset: Dataset,
     store: Store,
@@ -97,8 +97,23 @@ def _network(
     device: torch.device,
     run: int,
     listener: Listener,
+    *,
+    checked: bool = True,
 ) -> nn.Module:
-    """The network of a job, trained now if need be, checked and recorded."""
+    """The network of a job, trained now if need be, and recorded.
+
+    Args:
+        job, dataset: what to train, or which weights to load, and on what.
+        store: told of the weights.
+        checkpoints: folder of trained weights.
+        device: where to train.
+        run: of this invocation, see `Store.begin_run`.
+        listener: told of the training.
+        checked: refuse a network whose logits cannot be trusted (`bench.hygiene`).
+
+    Raises:
+        BenchError: the weights cannot be read, were trained otherwise, or are refused.
+    """
     model: nn.Module
     if job.weights_file is not None:
         tensors, _ = load_tensors(job.weights_file)
@@ -126,7 +141,8 @@ def _network(
         model = trained.model
         log = [vars(line) for line in trained.log]
         store.record_weights(job.weights_key, trained.weights_sha256, identity_of(job.spec), log, trained.seconds, run)
-    check_model(model, pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
+    if checked:
+        check_model(model, pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
     return model
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ EPS = Fraction(1, 10)
 _WIDTHS, _T, _FRAMES = (64, 64), 4, 8
 _EPOCHS, _BATCH, _LR = 8, 64, 0.1
 _LEVELS = 8
+_LAYER = 99
+_SPREAD = 10.0
 
 
 @dataclass(frozen=True)
@@ -120,23 +123,39 @@ class Poisoned(Wrapped):
 
 
 class Poisson(Wrapped):
-    """Pixels are firing rates: each step sees a fresh binary image. The gradient passes straight through.
+    """Pixels are firing rates: each step sees a fresh binary image.
 
     Args:
-        declared: whether it says so, and draws from the noise stream.
+        declared: whether it says that it is random, and draws from the noise stream.
+        differentiable: whether the gradient passes straight through the sampling; snnTorch's and SpikingJelly's
+            encoders compare with random numbers, which has no gradient.
     """
 
-    def __init__(self, net: nn.Module, declared: bool) -> None:
+    def __init__(self, net: nn.Module, declared: bool = True, differentiable: bool = True) -> None:
         super().__init__(net)
-        self.stochastic = declared
+        self.stochastic, self.differentiable = declared, differentiable
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x[None].expand(_FRAMES, *x.shape)
+        rates = x[None].expand(_FRAMES, *x.shape)
         stream = active_noise_stream() if self.stochastic else None
         # The normal distribution function makes uniform numbers of normal ones.
-        u = torch.rand(frames.shape) if stream is None else torch.special.ndtr(stream.normal(frames, 99))
-        spikes = (u.to(x.device) < frames).to(x.dtype)
-        return super().forward((frames + (spikes - frames).detach()).transpose(0, 1))
+        u = torch.rand(rates.shape) if stream is None else torch.special.ndtr(stream.normal(rates, _LAYER))
+        spikes = (u.to(x.device) < rates).to(x.dtype)
+        if self.differentiable:
+            spikes = rates + (spikes - rates).detach()
+        return super().forward(spikes.transpose(0, 1))
+
+
+class RandomGradient(Wrapped):
+    """Leaves the image as it is and multiplies its gradient by noise of mean 1: every draw points elsewhere."""
+
+    stochastic = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = active_noise_stream()
+        noise = torch.randn(x.shape) if stream is None else stream.normal(x[None], _LAYER)[0]
+        nothing = _SPREAD * noise.to(x) * x
+        return super().forward(x + (nothing - nothing.detach()))
 
 
 def silent(net: nn.Module) -> nn.Module:
@@ -157,6 +176,11 @@ def _same(net: nn.Module) -> nn.Module:
     return net
 
 
+def _poisson(net: nn.Module, **options: bool) -> nn.Module:
+    assert isinstance(net, Poisson)
+    return Poisson(net.net, **options)
+
+
 FIXTURES = (
     Fixture("detached input", "vanilla", DetachedInput, ("zero gradient",)),
     Fixture("no graph", "vanilla", NoGraph, ("zero gradient",)),
@@ -168,18 +192,14 @@ FIXTURES = (
     Fixture("leaked state", "vanilla", Leaking, ("state",)),
     Fixture("nan logits", "vanilla", Poisoned, ("nan",)),
     Fixture("silent", "vanilla", silent, ("silent",)),
-    Fixture("poisson", "poisson", lambda net: net, ("eot",)),
-    Fixture("poisson undeclared", "poisson", lambda net: _undeclared(net), ("undeclared noise",)),
+    Fixture("random gradient", "vanilla", RandomGradient, ("eot",)),
+    Fixture("poisson without gradient", "poisson", partial(_poisson, differentiable=False), ("zero gradient",)),
+    Fixture("poisson undeclared", "poisson", partial(_poisson, declared=False), ("undeclared noise",)),
     Fixture("sound: vanilla", "vanilla", _same),
     Fixture("sound: adversarially trained", "at", _same),
-    Fixture("sound: noisy", "nlif", _same),
+    Fixture("sound: noisy neurons", "nlif", _same),
+    Fixture("sound: poisson, straight through", "poisson", _same),
 )
-
-
-def _undeclared(net: nn.Module) -> nn.Module:
-    assert isinstance(net, Poisson)
-    net.stochastic = False
-    return net
 
 
 def model_spec(dataset: Dataset, base: str) -> ModelSpec:
@@ -215,7 +235,7 @@ def trained_base(dataset: Dataset, base: str, seed: int, epochs: int = _EPOCHS) 
             spec.num_classes, spec.in_shape, _WIDTHS, spec.neuron.build, T=spec.T, mean=spec.mean, std=spec.std
         )
         if base == "poisson":
-            net = Poisson(net, declared=True)
+            net = Poisson(net)
         number_layers(net)
         _train(net, dataset, base == "at", seed, epochs)
     return net.eval().requires_grad_(False)

@@ -21,7 +21,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first, only_second: images that only the one or only the other attack breaks.
     """
     n = only_first + only_second
-    return sum(math.comb(n, k) for k in range(only_first, n + 1)) / 2**n
+    ways = sum(math.comb(n, k) for k in range(only_first, n + 1))
+    return float(ways / 2**n)
 
 
 def broken_more(
