@@ -26,8 +26,9 @@ STEPS = pytest.mark.parametrize("steps", [1, 2, 7, 10, 20, 40, 100])
 class Curved(nn.Module):
     """Smooth, with many local maxima of the loss inside the ball, and its visited points kept."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, frequency: float = 2.0) -> None:
         super().__init__()
+        self.frequency = frequency
         generator = torch.Generator().manual_seed(0)
         self.inner = torch.randn(64, 96, generator=generator, dtype=torch.float64)
         self.outer = torch.randn(96, classes, generator=generator, dtype=torch.float64)
@@ -36,7 +37,7 @@ class Curved(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.visited.append(x.detach().clone())
-        return (2 * (x.flatten(1) - 0.5) @ self.inner).sin() @ self.outer / 3 + self.offset
+        return (self.frequency * (x.flatten(1) - 0.5) @ self.inner).sin() @ self.outer / 3 + self.offset
 
 
 @contextmanager
@@ -60,12 +61,14 @@ def problem(model: Curved, norm: str) -> tuple[Tensor, Tensor]:
     return x[confident], y[confident]
 
 
-def both(norm: str, loss: str, steps: int) -> tuple[Curved, Curved, Tensor, Tensor, tuple[Tensor, Tensor]]:
+def both(
+    norm: str, loss: str, steps: int, frequency: float = 2.0
+) -> tuple[Curved, Curved, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Our model after our run, theirs after theirs, y, our product, and (accuracy, best loss) of theirs."""
     official = pytest.importorskip("pyautoattack.autopgd_base")
-    model, threat, rng = Curved(), THREATS[norm], CounterRNG(7, torch.arange(N))
+    model, threat, rng = Curved(frequency=frequency), THREATS[norm], CounterRNG(7, torch.arange(N))
     x, y = problem(model, norm)
-    theirs = Curved()
+    theirs = Curved(frequency=frequency)
     if loss == "dlr":
         # Most images hold out, where this loss makes sense.
         model.offset = theirs.offset = BOOST * torch.nn.functional.one_hot(y, 10).double()
@@ -92,7 +95,7 @@ def test_it_visits_the_official_points(norm: str, loss: str, steps: int, monkeyp
     left turns decisions only where the loss has converged to its last bits, hence l2's tolerance. Where
     the true class comes third the dlr loss is 1 whatever the image, and each code follows its own rounding errors.
     """
-    monkeypatch.setattr(L2Ball, "_INWARDS", 1 - 2.0**-40)
+    monkeypatch.setattr(L2Ball, "_LEAST_SHRINK", 2.0**-40)
     ours, theirs, y, product, (accuracy, best_loss) = both(norm, loss, steps)
     assert len(ours.visited) == len(theirs.visited) == steps + 1
     mine, official = torch.stack(ours.visited), torch.stack(theirs.visited)
@@ -113,6 +116,16 @@ def test_it_visits_the_official_points(norm: str, loss: str, steps: int, monkeyp
     assert torch.equal(correct, (margins < 0).all(0))
     expected = torch.where(correct, losses.amax(0), losses.where(margins >= 0, -torch.inf).amax(0))
     assert torch.allclose(last, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [3, 7, 10])
+def test_it_visits_the_official_points_where_the_first_step_overshoots(steps: int) -> None:
+    """A first interval without any improvement does not halve the step by itself."""
+    ours, theirs, y, *_ = both("linf", "ce", steps, frequency=12.0)
+    losses = torch.stack([LOSSES["ce"](ours(point), y) for point in ours.visited[:2]])
+    assert bool((losses[1] < losses[0]).any())
+    for mine, official in zip(ours.visited[: steps + 1], theirs.visited, strict=True):
+        assert torch.allclose(mine, official, rtol=0, atol=1e-9)
 
 
 def test_the_runs_that_are_compared_halve_their_steps_and_go_back() -> None:
