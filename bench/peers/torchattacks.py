@@ -1,5 +1,7 @@
 """Torchattacks."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +10,10 @@ from bench.peers.adapter import Arena, Peer, load
 
 
 def _run(arena: Arena, name: str, **settings: Any) -> Tensor:
-    attack = getattr(load("torchattacks"), name)(arena.model, eps=arena.eps, steps=arena.steps, **settings)
+    kind = getattr(load("torchattacks"), name)
+    with redirect_stdout(StringIO()):
+        # It prints that it cannot see the device of a model without weights, which is told it next.
+        attack = kind(arena.model, eps=arena.eps, steps=arena.steps, **settings)
     attack.set_device(arena.x.device)
     found: Tensor = attack(arena.x, arena.y)
     return found
