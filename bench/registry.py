@@ -181,6 +181,8 @@ MODELS = Registry(
     {
         "cnn-small": "models.cnn:cnn_small",
         "cnn-medium": "models.cnn:cnn_medium",
+        "tiny": "models.tiny:tiny",
+        "tiny-wide": "models.tiny:tiny_wide",
         "vgg11": "models.vgg:VGG11",
         "wrn16-4": "models.wrn:WRN16x4",
     },
@@ -189,6 +191,7 @@ DATASETS = Registry(
     "dataset",
     {
         "digits": "bench.data.digits:DIGITS",
+        "digits4": "bench.data.digits4:DIGITS4",
         "cifar10": "bench.data.cifar:CIFAR10",
         "cifar100": "bench.data.cifar:CIFAR100",
     },

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import evidence, list_, plan, run, show, table, worst
+from bench.cli import evidence, list_, plan, run, show, table, truth, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -74,6 +74,7 @@ app.command("show")(show.show)
 app.command("table")(table.table)
 app.command("worst")(worst.worst)
 app.command("evidence")(evidence.evidence)
+app.command("truth")(truth.truth)
 
 
 def main() -> None:
