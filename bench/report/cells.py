@@ -5,7 +5,8 @@ from fractions import Fraction
 from typing import Any
 
 from attacks.threat import format_eps
-from bench.outcome import Flag, Outcome
+from bench.outcome import Outcome
+from bench.report.doubt import audit_line, doubts, mark, placebo_line, reasons
 from bench.report.text import KEY_LENGTH, compact, counted, duration, emit, fits, make_console, make_table, percent
 from bench.statistics import Rate
 from bench.store import CellRow
@@ -13,14 +14,8 @@ from bench.store import CellRow
 
 def verdict(row: CellRow) -> str:
     """The verdict, with the reasons where it is not ok."""
-    if row.verdict == "ok" or not row.flags:
-        return row.verdict or row.status
-    reasons = {
-        Flag.NAN.name: "with NaN logits",
-        Flag.OUTSIDE.name: "outside the ball",
-        Flag.TIE.name: "tied",
-    }
-    return f"{row.verdict}: " + ", ".join(f"{count} {reasons[name]}" for name, count in row.flags.items())
+    why = reasons(row) if row.verdict != "ok" else []
+    return (row.verdict or row.status) + (f": {', '.join(why)}" if why else "")
 
 
 def print_cells(rows: Sequence[CellRow], store: str) -> None:
@@ -44,16 +39,21 @@ def print_cells(rows: Sequence[CellRow], store: str) -> None:
                 "n": str(row.n),
                 "status": row.status if row.status != "done" else verdict(row),
                 "clean": percent(row.summary.clean) if row.summary else "",
-                "robust": percent(row.summary.robust) if row.summary and valid else "",
+                "robust": percent(row.summary.robust) + mark(row) if row.summary and valid else "",
             }
         )
     title, movable = f"{counted(len(rows), 'cell')} in {store}", ("dataset", "model", "seed", "eps", "n")
     table = compact(title, lines, movable)
     if not fits(console, table):
         # A list to choose from: bench show and bench table have the intervals.
-        lines = [line | {name: line[name].partition(" ")[0] for name in ("clean", "robust")} for line in lines]
+        lines = [line | {name: _without_interval(line[name]) for name in ("clean", "robust")} for line in lines]
         table = compact(title, lines, movable)
     emit(console, table)
+
+
+def _without_interval(rate: str) -> str:
+    value, _, rest = rate.partition(" ")
+    return value + rest.partition("]")[2]
 
 
 def cell_json(row: CellRow) -> dict[str, Any]:
@@ -66,13 +66,20 @@ def cell_json(row: CellRow) -> dict[str, Any]:
         )
     }  # fmt: skip
     shown["flags"] = dict(row.flags)
+    shown["findings"] = None if row.findings is None else [finding.as_json() for finding in row.findings]
+    shown["audit"] = row.audit.verdict if row.audit else None
     shown["updated"] = row.updated.isoformat()
     if row.summary is not None:
         names = ("clean", "robust", "robust_any", "attack_success", "worst_draw")
         for name in names:
             rate: Rate = getattr(row.summary, name)
-            shown[name] = {"value": rate.value if rate.n else None, "low": rate.low, "high": rate.high, "n": rate.n}
+            shown[name] = _rate_json(rate)
+        shown["majority"] = _rate_json(row.summary.majority) if row.summary.majority else None
     return shown
+
+
+def _rate_json(rate: Rate) -> dict[str, Any]:
+    return {"value": rate.value if rate.n else None, "low": rate.low, "high": rate.high, "n": rate.n}
 
 
 def print_cell(
@@ -85,6 +92,9 @@ def print_cell(
     table.add_column()
     table.add_column(overflow="fold")
     lines: list[tuple[str, str]] = [("key", row.key), ("status", row.status), ("verdict", verdict(row))]
+    lines += [(f"  {finding.check}", finding.says) for finding in doubts(row)]
+    if row.status == "done":
+        lines += [("audit", audit_line(row)), ("placebo", placebo_line(row))]
     if row.error:
         lines.append(("error", row.error))
     if row.summary is not None:
@@ -93,15 +103,18 @@ def print_cell(
             lines.append(
                 ({"robust_any": "any iterate"}.get(name, name.replace("_", " ")), f"{percent(rate)}  (n = {rate.n})")
             )
+        if row.summary.majority is not None and row.draws > 1:
+            lines.append(("majority", f"{percent(row.summary.majority)}  (right in more than half of the draws)"))
     attack, model = row.spec["attack"], row.spec["model"]
     neuron, own = model["neuron"], "the network's own"
     steps = [f"{attack['steps']} steps"] if attack["steps"] else []
     params = [f"{key} {value}" for key, value in attack["params"]]
+    averaged = [f"eot {attack['eot']}"] if attack.get("eot", 1) > 1 else []
     lines += [
         ("threat", f"{row.norm}, eps {format_eps(Fraction(row.eps))}, box [{attack['low']:g}, {attack['high']:g}]"),
         (
             "attack",
-            ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}"]),
+            ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}", *averaged]),
         ),
         ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {neuron['surrogate']}"),
         ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),

@@ -9,7 +9,9 @@ from fractions import Fraction
 import pandas as pd
 
 from attacks.threat import format_eps
+from bench.audit.finding import SUSPECT
 from bench.registry import ATTACKS, DEFENSES
+from bench.report.doubt import MARK, doubts, footnote
 from bench.report.text import make_table, percent
 from bench.spec import canonical_json
 from bench.statistics import Rate
@@ -29,13 +31,15 @@ class Matrix:
             measured in one way: attacks alone differ between its columns.
         cells: the cells shown, in the order of the columns within the order of the rows.
         iterate: which iterates had to fail: `last` or `any`.
-        hidden: cells left out because a later one of the same place replaced them.
+        hidden: cells left out because they are invalid or a later one of the same place replaced them.
+        suspect: (row, column) of rates that may be too high.
     """
 
     rates: pd.DataFrame
     cells: Sequence[CellRow]
     iterate: str
     hidden: int
+    suspect: frozenset[tuple[tuple[object, ...], str]] = frozenset()
 
 
 def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
@@ -72,7 +76,8 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
         columns=named,
     )
     cells = [shown[key] for key in sorted(shown, key=lambda key: (_place_order(key[0]), _attack_order(shown[key])))]
-    return Matrix(frame, cells, iterate, hidden)
+    suspect = frozenset(key for key, row in shown.items() if row.verdict == SUSPECT)
+    return Matrix(frame, cells, iterate, hidden, suspect)
 
 
 def _place(row: CellRow) -> tuple[object, ...]:
@@ -110,7 +115,11 @@ def render(table: Matrix, form: str) -> str:
     if form == "json":
         return json.dumps([flat(row) for row in table.cells], indent=1)
     frame = table.rates
-    written = frame.map(lambda rate: percent(rate) if rate is not None else "-").reset_index()
+    lines = [
+        [_shown(rate, (place, column) in table.suspect) for column, rate in zip(frame.columns, line, strict=True)]
+        for place, line in zip(frame.index, frame.to_numpy(), strict=True)
+    ]
+    written = pd.DataFrame(lines, index=frame.index, columns=frame.columns).reset_index()
     # A column with one value everywhere belongs in the caption.
     constant = [name for name in _PLACE[:_ALWAYS] if written[name].nunique() == 1 and name != "defense"]
     alike = written[written.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
@@ -130,12 +139,18 @@ def render(table: Matrix, form: str) -> str:
     if table.hidden:
         caption += f" {table.hidden} invalid or superseded cells are left out."
     written = written.drop(columns=[*constant, *hidden])
+    note = footnote(table.cells)
+    below = ["", note.replace(MARK, f"\\{MARK}", 1) if form == "md" else note] if note else []
     if form == "md":
         header = "| " + " | ".join(written.columns) + " |"
         rule = "|" + "|".join(" --- " for _ in written.columns) + "|"
         body = ["| " + " | ".join(str(value) for value in line) + " |" for line in written.itertuples(index=False)]
-        return "\n".join([caption, "", header, rule, *body])
-    return _text(caption, written)
+        return "\n".join([caption, "", header, rule, *body, *below])
+    return "\n".join([_text(caption, written), *below])
+
+
+def _shown(rate: Rate | None, suspect: bool) -> str:
+    return "-" if rate is None else percent(rate) + (MARK if suspect else "")
 
 
 def flat(row: CellRow) -> dict[str, object]:
@@ -147,6 +162,8 @@ def flat(row: CellRow) -> dict[str, object]:
         "defense": row.defense, "seed": row.seed, "attack": row.attack, "norm": row.norm,
         "eps": format_eps(Fraction(row.eps)), "n": row.n, "draws": row.draws, "attack_seed": spec["attack_seed"],
         "test_set": spec["test_hash"], "weights": row.weights_key, "verdict": row.verdict,
+        "findings": "; ".join(f"{finding.check}: {finding.says}" for finding in doubts(row)),
+        "audit": row.audit.verdict if row.audit else "none",
     }  # fmt: skip
     for name in ("clean", "robust", "robust_any", "attack_success"):
         rate: Rate = getattr(row.summary, name)

@@ -9,8 +9,10 @@ from rich.table import Table
 from attacks.threat import format_eps
 from bench.plan import Plan
 from bench.report.cells import cell_json, verdict
+from bench.report.doubt import footnote, mark
 from bench.report.text import KEY_LENGTH, counted, emit, fits, make_console, make_table, percent
 from bench.scheduler import Report
+from bench.statistics import Rate
 from bench.store import CellRow
 
 
@@ -34,6 +36,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
             table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name == "key")
     for line in lines:
         table.add_row(*(value for name, value in line.items() if name not in constant))
+    shown_as_matrix = False
     if fits(console, table):
         emit(console, table)
     elif len(lines) <= _TALL:
@@ -41,11 +44,15 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     else:
         from bench.report.matrix import matrix, render
 
+        shown_as_matrix = True
         print(f"{table.title}\n\n{render(matrix(report.rows), 'text')}\n")
     console.print(
         "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
         "any iterate: also under the strongest one visited. Attack success: share of the clean-correct images it flips."
     )
+    note = footnote(report.rows)
+    if note and not shown_as_matrix:
+        console.print(note)
     if any(row.draws > 1 for row in report.rows):
         draws = max(row.draws for row in report.rows)
         console.print(
@@ -78,6 +85,7 @@ def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table
         for number, (name, rate) in enumerate((rates | {"attack success": s.attack_success}).items()):
             hide = row.verdict == "invalid" and name != "clean accuracy"
             value, _, interval = ("-" if hide else percent(rate)).partition(" ")
+            interval += mark(row) if interval and name != "clean accuracy" else ""
             first = [cell[label] if number == 0 else "" for label in labels]
             table.add_row(*first, name, value, interval, str(rate.n), notes[number])
         if row is not rows[-1]:
@@ -88,7 +96,10 @@ def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table
 def _cells_of(row: CellRow) -> dict[str, str]:
     s = row.summary
     assert s is not None
-    attacked = (lambda rate: "-") if row.verdict == "invalid" else percent
+
+    def attacked(rate: Rate) -> str:
+        return "-" if row.verdict == "invalid" else percent(rate) + mark(row)
+
     return {
         "defense": row.defense,
         "seed": str(row.seed),

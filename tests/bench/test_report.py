@@ -1,5 +1,6 @@
 """Tables arrange what is stored, and lose nothing in a narrow window."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,6 +8,10 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
+from bench.audit.finding import Finding
+from bench.audit.join import AuditRow
+from bench.report.cells import cell_json, print_cell, print_cells
+from bench.report.doubt import MARK
 from bench.report.matrix import matrix, render
 from bench.statistics import Rate, wilson
 from bench.store import CellRow
@@ -105,6 +110,77 @@ def test_the_any_iterate_reading_is_another_column() -> None:
     rows = [row("at", "fgsm", robust=0.4)]
     assert matrix(rows, "any").rates.iloc[0]["fgsm"].value == 0.2
     assert "any iterate" in render(matrix(rows, "any"), "text")
+
+
+DOUBT = Finding("black box", "suspect", 0.2, 0.03, "random search breaks more images")
+TIES = Finding("ties", "suspect", 0.1, 0.05, "13 of 100 images tie")
+CALM = Finding("chance", "ok", 0.1, 0.9, "above chance")
+
+
+def doubted(defense: str, attack: str, *findings: Finding, verdict: str = "suspect") -> CellRow:
+    """A cell that its network's audit doubts."""
+    audit = AuditRow("a" * 64, "1/10", 128, 1, verdict, (CALM, *findings), 1.0, datetime.now(UTC))
+    return row(defense, attack, verdict=verdict, findings=(CALM, *findings), audit=audit)
+
+
+@pytest.mark.parametrize("form", ["text", "md"])
+def test_a_suspect_rate_is_marked_and_the_reasons_are_counted_below(form: str) -> None:
+    rows = [row("at", "fgsm", robust=0.2), doubted("at", "pgd7", DOUBT), doubted("tgo", "fgsm", DOUBT)]
+    rows.append(row("tgo", "pgd7", verdict="suspect", findings=(TIES, CALM)))
+    text = render(matrix(rows), form)
+    marked = [line.count("]*") for line in text.splitlines() if re.search(r"\b(at|tgo)\b.*\]", line)]
+    assert marked == [1, 2]
+    assert "20.0 [13.3, 28.9]*" not in text
+    assert "suspect, perhaps too high: 3 of 4 cells (audit: black box 2, ties 1)" in text
+    assert MARK not in render(matrix(rows[:1]), form)
+
+
+def test_an_invalid_audit_takes_a_network_s_cells_out_of_the_table() -> None:
+    broken = Finding("nan", "invalid", 0.1, 0.0, "NaN logits")
+    rows = [row("at", "fgsm"), doubted("tgo", "fgsm", broken, verdict="invalid")]
+    table = matrix(rows)
+    assert table.hidden == 1
+    assert list(table.rates.index.get_level_values("defense")) == ["at"]
+
+
+def test_data_formats_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = json.loads(render(matrix([row("at", "fgsm"), doubted("tgo", "fgsm", DOUBT)]), "json"))
+    assert [(line["verdict"], line["findings"], line["audit"]) for line in lines] == [
+        ("ok", "", "none"),
+        ("suspect", "black box: random search breaks more images", "suspect"),
+    ]
+    assert cell_json(doubted("tgo", "fgsm", DOUBT))["findings"][1] == DOUBT.as_json()
+    print_cells([row("at", "fgsm"), doubted("tgo", "fgsm", DOUBT)], "x.sqlite")
+    listed = capsys.readouterr().out
+    assert "suspect: audit: black box" in listed
+    assert listed.count("]*") == 1
+
+
+def shown_cell(cell: CellRow, capsys: pytest.CaptureFixture[str], **spec: object) -> str:
+    attack = {"family": "pgd", "steps": 7, "params": [], "low": 0.0, "high": 1.0, "surrogate": None, "restarts": 1}
+    model = {"name": "cnn-small", "T": 4, "neuron": {"kind": "lif", "decay": 0.5, "surrogate": "triangular"}}
+    whole = {"attack": attack | spec, "model": model, "attack_seed": 0, "test_hash": "abc"}
+    print_cell(replace(cell, spec=whole), {"sha256": "0" * 64, "spec": {}}, {}, None)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_one_cell_is_shown_with_its_placebo_its_audit_and_every_doubt(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown_cell(row("at", "pgd7", findings=(CALM,)), capsys)
+    assert "placebo (eps = 0) equals clean accuracy on all 100 images" in text
+    assert "audit unaudited" in text
+    assert "majority" not in text and "eot" not in text
+    noisy = row("at", "pgd7", findings=(CALM, TIES), verdict="invalid", flags={"PLACEBO": 3}, draws=5)
+    assert noisy.summary is not None
+    noisy = replace(noisy, summary=replace(noisy.summary, majority=rate(0.42)))
+    text = shown_cell(noisy, capsys, eot=8)
+    assert "placebo (eps = 0) differs from clean accuracy on 3 of 100 images" in text
+    assert "majority 42.0" in text
+    assert "eot 8" in text
+    assert "13 of 100 images tie" in text
+    assert "not measured (stored by an earlier release)" in shown_cell(row("at", "pgd7"), capsys)
+    audited = shown_cell(doubted("at", "pgd7", DOUBT), capsys)
+    assert "audit suspect, 2 checks on 128 images" in audited
+    assert "random search breaks more images" in audited
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
