@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, Candidate, per_sample
 from attacks.expectation import expected
-from attacks.gradients import frozen, input_gradient
+from attacks.gradients import estimating, frozen, input_gradient
+from attacks.gradients.estimation import active_estimation
 from attacks.losses import margin, towards
 from attacks.projections import Ball, ball
 from attacks.threat import Threat
@@ -80,8 +81,10 @@ def mtpgd(
                 stream.seek(first_draw)
             start = region.random_point(CounterRNG(derive_key(rng.key, "target", number), rng.samples))
             run = _towards_one(model, start, y, ranked[:, number], region, alpha, wanted, first_draw + _COMPARISONS)
-            for step, found in run:
-                kept[step] = found if number == 0 else _Found(*map(_larger, kept[step], found))
+            # A gradient with memory begins anew, or fewer steps would not be a prefix of more.
+            with estimating(model, active_estimation().gradient):
+                for step, found in run:
+                    kept[step] = found if number == 0 else _Found(*map(_larger, kept[step], found))
     return {step: Candidate(found.last.x, found.best.x) for step, found in kept.items()}
 
 

@@ -24,6 +24,8 @@ class Estimation:
             pass that ran out of memory is followed by another at the same point.
         batch: images of the batch, where a pass may hold several copies of it; None if unknown.
         fitting: rows of a pass that memory is known to hold; None until it did not hold one.
+        gradient: how spikes are differentiated; None is the network's own way. An attack of several runs names it
+            again for each, so that a gradient with memory begins each anew.
     """
 
     draws: int = 1
@@ -32,6 +34,7 @@ class Estimation:
     new_point: bool = True
     batch: int | None = None
     fitting: int | None = None
+    gradient: Surrogate | SpikeGradient | None = None
 
 
 _active: ContextVar[Estimation | None] = ContextVar("estimation", default=None)
@@ -75,7 +78,7 @@ def estimating(
             way.enter_context(replacing_gradients(model, lambda _: None))
             way.enter_context(using_surrogate(model, gradient))
             faithful = True
-        token = _active.set(Estimation(draws or outer.draws, faithful))
+        token = _active.set(Estimation(draws or outer.draws, faithful, gradient=gradient or outer.gradient))
         try:
             yield
         finally:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from attacks import Threat, ball, pgd
 from attacks.combinators import run_attack
 from attacks.gradients import estimating
+from attacks.gradients.assg import ASSG
 from attacks.losses import margin
 from attacks.mtpgd import MTPGD, mtpgd
+from attacks.threat import Norm
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, active_noise_stream, derive_key, noise_stream
 
@@ -93,6 +95,19 @@ def test_a_snapshot_is_bit_equal_to_a_shorter_run(neuron: NeuronSpec, rng: RNG) 
     for steps in (3, 7, 12):
         assert torch.equal(long[steps], run(steps)[steps])
     assert not torch.equal(long[3], long[12])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_with_memory_begins_anew_with_each_target(norm: Norm, rng: RNG) -> None:
+    model, x, y = spiking_net(classes=6, dtype=torch.float64), images(8, dtype=torch.float64), labels(8, 6)
+
+    def run(*steps: int) -> dict[int, Tensor]:
+        path = run_attack(
+            MTPGD, model, x, y, Threat(Fraction(1, 8), norm), rng=rng(8), steps=steps, alpha=0.02, gradient=ASSG()
+        )
+        return {step: torch.stack(candidate) for step, candidate in path.items()}
+
+    assert torch.equal(run(1, 9)[1], run(1)[1])
 
 
 class Coin(nn.Module):
