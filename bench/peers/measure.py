@@ -59,6 +59,7 @@ class Measured:
             under it, [N].
         outside: images whose candidate broke the threat model in float64 and was projected.
         excess: by how much at most, in pixel units.
+        undone: images of these that stand more often after the projection than before.
         forwards, backwards: passes of the network for each image; scoring is not counted.
         seconds: of the attack alone.
         error: why there is no result; everything else is empty then.
@@ -68,6 +69,7 @@ class Measured:
     robust: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     outside: int = 0
     excess: float = 0.0
+    undone: int = 0
     forwards: float = 0.0
     backwards: float = 0.0
     seconds: float = 0.0
@@ -120,8 +122,10 @@ def _measure(subject: Subject, threat: Threat, run: Callable[[nn.Module], Tensor
     forwards, backwards = counted.forwards / n, counted.backwards / n
     legal, outside, excess = made_legal(subject.x, candidates, threat)
     clean, attacked = (_correct(subject, images) for images in (subject.x, legal))
-    robust = (clean & attacked).mean(1)
-    return Measured(clean.mean(1), robust, outside, excess, forwards, backwards, seconds)
+    robust, undone = (clean & attacked).mean(1), 0
+    if outside:
+        undone = int((robust > (clean & _correct(subject, candidates)).mean(1)).sum())
+    return Measured(clean.mean(1), robust, outside, excess, undone, forwards, backwards, seconds)
 
 
 def made_legal(x: Tensor, candidates: Tensor, threat: Threat) -> tuple[Tensor, int, float]:

@@ -14,7 +14,8 @@ _COLUMNS = ("", "robust %, 95%", "grads", "fwds", "s", "out", "p")
 NOTES = (
     "Robust: right without and under the attack's last proposal, by this project's rule; the same images, and on "
     "noisy networks the same scoring draws, for all. Gradients, forwards: passes an image, counted at the network. "
-    "Outside: images whose proposal left the float64 ball or the box and was projected. "
+    "Outside: images whose proposal left the float64 ball or the box and was projected (in brackets: "
+    "how many of them stand again by that). "
     "p: against the first line, exact McNemar test on the same images."
 )
 
@@ -82,7 +83,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     if found.error:
         return (name, "FAILED", "", "", "", "", "")
     spent = (f"{found.backwards:.0f}", f"{found.forwards:.0f}", f"{found.seconds:.1f}")
-    return (name, percent(row.robust), *spent, str(found.outside), "" if row.p != row.p else f"{row.p:.2g}")
+    outside = f"{found.outside} ({found.undone})" if found.undone else str(found.outside)
+    return (name, percent(row.robust), *spent, outside, "" if row.p != row.p else f"{row.p:.2g}")
 
 
 def markdown(matches: Sequence[Match], missing: Sequence[str], releases: Mapping[str, str]) -> list[str]:
@@ -123,7 +125,7 @@ def _row_json(row: Row) -> dict[str, Any]:
     shown: dict[str, Any] = {"by": row.by, "attack": row.attack, "error": found.error}
     if not found.error:
         shown["robust"] = {"value": robust.value, "low": robust.low, "high": robust.high, "n": robust.n}
-        shown |= {name: getattr(found, name) for name in ("outside", "forwards", "backwards", "seconds")}
+        shown |= {name: getattr(found, name) for name in ("outside", "undone", "forwards", "backwards", "seconds")}
         shown["excess"] = found.excess if found.excess < float("inf") else None
         shown |= {"fewer": row.fewer, "more": row.more, "p": None if row.p != row.p else row.p}
     return shown

@@ -169,6 +169,18 @@ def test_candidates_outside_are_counted_and_projected() -> None:
     assert float((legal.double() - x.double()).abs().max()) <= 8 / 255
 
 
+def test_success_that_is_bought_with_the_ball_is_undone_and_said() -> None:
+    def black(arena: Arena) -> Tensor:
+        return torch.zeros_like(arena.x)
+
+    given = subject()
+    found = measure_theirs(given, cell("pgd3", "1/100000000"), black, 3)
+    with torch.no_grad():
+        fooled = int((given.model(torch.zeros_like(given.x)).argmax(1) != given.y).sum())
+    assert fooled > 0
+    assert (found.outside, found.undone, found.robust.mean()) == (N, fooled, 1.0)
+
+
 @pytest.mark.parametrize("peer", [claims_to_have_won, not_numbers, a_lucky_draw])
 def test_a_success_that_is_none_is_not_counted(peer: Callable[[Arena], Tensor]) -> None:
     given = subject(NOISY, draws=5, y=labels(N))
