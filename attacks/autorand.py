@@ -54,6 +54,6 @@ AUTORAND = Attack(
     autorand,
     "APGD-CE and APGD-DLR over draws of the noise: AutoAttack rand, corrected",
     defaults={"loss": "dlr"},
-    cost=lambda steps: (2 * (STEPS + 1), 2 * (STEPS + 1)),
+    cost=lambda steps: (2 * (STEPS + 2) + 1, 2 * (STEPS + 1)),
     eot=DRAWS,
 )

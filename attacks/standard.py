@@ -28,7 +28,7 @@ def snn_standard(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng:
 
 def _cost(_: int) -> tuple[int, int]:
     costs = [member.attack.cost(member.steps) for member in MEMBERS]
-    return sum(f + 1 for f, _ in costs), sum(b for _, b in costs)
+    return 1 + sum(f + 1 for f, _ in costs), sum(b for _, b in costs)
 
 
 SNN_STANDARD = Attack(

@@ -34,7 +34,7 @@ def sweep(
     another surrogate gets through.
 
     Source: the surrogate ensembles of Oezdenizci and Legenstein (TMLR 2024) and of Liu et al. (ICML 2024).
-    Cost: up to 11 times (steps + 2 forwards, steps backwards) per image, less for every image that breaks.
+    Cost: one forward, and up to 11 times (steps + 2 forwards, steps backwards); less for every image that breaks.
 
     Args:
         steps, alpha: of each PGD run.
@@ -50,5 +50,5 @@ SWEEP = Attack(
     "worst case of PGD over 11 surrogate shapes and sharpnesses",
     takes_steps=True,
     defaults={"alpha": None},
-    cost=lambda steps: (11 * (steps + 2), 11 * steps),
+    cost=lambda steps: (1 + 11 * (steps + 2), 11 * steps),
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import evidence, list_, plan, run, show, table, truth, worst
+from bench.cli import doctor, evidence, list_, peers, plan, run, show, table, truth, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -75,6 +75,8 @@ app.command("table")(table.table)
 app.command("worst")(worst.worst)
 app.command("evidence")(evidence.evidence)
 app.command("truth")(truth.truth)
+app.command("peers")(peers.peers)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
