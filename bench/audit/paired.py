@@ -39,14 +39,14 @@ def broken_more(
     Args:
         stands_first, stands_second: which images survive each, bool [N].
         limit: by which share of the images it may do so; smaller differences are no alarm even where significant.
-        fine, wrong: what to say; both are completed by the two accuracies.
+        fine, wrong: what was compared, and what to say of an alarm; both are completed by the two accuracies.
         verdict: where it does.
     """
     only_first = int((stands_second & ~stands_first).sum())
     only_second = int((stands_first & ~stands_second).sum())
     gap = (only_first - only_second) / len(stands_first)
     p = mcnemar(only_first, only_second)
-    rates = f"{stands_first.mean():.1%} against {stands_second.mean():.1%}"
+    rates = f"{stands_first.mean():.1%} survive against {stands_second.mean():.1%}"
     if gap > limit and p < LEVEL:
         return Finding(check, verdict, gap, limit, f"{wrong}: {rates} (p = {p:.1g})")
     return Finding(check, OK, gap, limit, f"{fine}: {rates}")

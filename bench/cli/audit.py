@@ -72,13 +72,15 @@ def audit(matrix: Matrix, calibrate: int | None, first_seed: int) -> None:
     if calibrate is not None:
         _calibrate(matrix, calibrate, first_seed)
         return
-    from bench.audit.network import IMAGES
+    from bench.audit.network import FEWEST, IMAGES
     from bench.audit.run import audit_plan
     from bench.cli.audit_display import AuditDisplay
     from bench.report.audit import audits_json, print_audits
 
     plan = matrix.plan()
     n = plan.cells[0].n if matrix.count is not None else min(IMAGES, len(plan.dataset.x_test))
+    if n < FEWEST:
+        raise BenchError(f"an audit needs at least {FEWEST} images, got {n}")
     store = open_store(matrix.results, matrix.store)
     display = AuditDisplay(plan)
     with display:

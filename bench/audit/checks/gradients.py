@@ -86,7 +86,7 @@ def saturated_ce(lab: Lab) -> Finding:
         lab.stands("pgd20:loss=margin"),
         lab.stands("pgd20"),
         SATURATED_GAP,
-        "PGD on the margin leaves no less than on cross-entropy",
+        "PGD-20 on the margin against cross-entropy",
         "PGD on the margin breaks many more images than on cross-entropy",
     )
 

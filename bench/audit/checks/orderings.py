@@ -26,7 +26,7 @@ def more_steps(lab: Lab) -> Finding:
         finding = broken_more("steps", stands[fewer], stands[more], GAP, "", wrong)
         if finding.verdict != OK:
             return finding
-    fine, wrong = "PGD has converged at 20 steps, 40 against 20", "PGD still gains from 20 to 40 steps: use more"
+    fine, wrong = "PGD-40 against PGD-20", "PGD still gains from 20 to 40 steps: use more"
     finding = broken_more("steps", stands[40], stands[20], STEPS_LIMIT, fine, wrong)
     if finding.verdict != OK:
         return finding
@@ -40,7 +40,7 @@ def iterative(lab: Lab) -> Finding:
         lab.stands("fgsm"),
         _pgd(lab, 20),
         GAP,
-        "FGSM leaves no less than PGD-20",
+        "FGSM against PGD-20",
         "one step (FGSM) breaks more images than twenty (PGD)",
     )
 
@@ -52,7 +52,7 @@ def noise(lab: Lab) -> Finding:
         lab.stands("pgd1:alpha=0"),
         _pgd(lab, 20),
         0.0,
-        "random noise leaves no less than PGD-20",
+        "random noise against PGD-20",
         "random noise of the same size breaks more images than PGD-20",
     )
 
@@ -68,7 +68,7 @@ def monotone_eps(lab: Lab) -> Finding:
             lab.stands("pgd20", small) if small != eps else _pgd(lab, 20),
             lab.stands("pgd20", large) if large != eps else _pgd(lab, 20),
             GAP,
-            f"PGD-20 at eps {float(small):.3g} leaves no less than at {float(large):.3g}",
+            f"PGD-20 at eps {float(small):.3g} against {float(large):.3g}",
             f"PGD-20 breaks more images at eps {float(small):.3g} than at {float(large):.3g}",
         )
         if finding.verdict != OK:
@@ -83,7 +83,7 @@ def more_restarts(lab: Lab) -> Finding:
         _pgd(lab, 20),
         lab.stands("pgd20:restarts=3"),
         GAP,
-        "one run of PGD-20 leaves no less than three",
+        "one run of PGD-20 against the best of three",
         "one run of PGD-20 breaks more images than the best of three",
     )
 
@@ -106,7 +106,7 @@ def black_box(lab: Lab) -> Finding:
         lab.stands("square300"),
         _pgd(lab, 40),
         GAP,
-        "Square with 300 queries leaves no less than PGD-40",
+        "random search (Square, 300 queries) against PGD-40",
         "random search (Square, 300 queries) breaks more images than PGD-40: the gradient is masked",
     )
 
@@ -120,7 +120,7 @@ def transfer(lab: Lab) -> Finding:
         lab.stands("pgd20@conversion"),
         _pgd(lab, 20),
         GAP,
-        "images crafted through the twin without spikes leave no less than its own gradient",
+        "images crafted through the twin without spikes against the network's own gradient",
         "images crafted through the twin without spikes break more than its own gradient: it is masked",
     )
 
@@ -138,7 +138,7 @@ def surrogate_spread(lab: Lab) -> Finding:
         worst,
         own,
         SPREAD,
-        f"the worst case over {len(OTHERS)} other gradients is near the network's own",
+        f"worst case over {len(OTHERS)} other gradients too, against the network's own alone",
         f"other gradients break many more images than the network's own surrogate (most: @{strongest}); attack with "
         "sweep, or with --attack-surrogate",
     )

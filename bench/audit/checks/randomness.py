@@ -22,7 +22,7 @@ def eot(lab: Lab) -> Finding:
         lab.stands(f"pgd20:eot={_DRAWS}"),
         lab.stands("pgd20"),
         EOT,
-        f"a mean over {_DRAWS} draws breaks hardly more than one draw",
+        f"gradients averaged over {_DRAWS} draws against one draw",
         f"gradients averaged over {_DRAWS} draws break more images than one draw: use --eot {_DRAWS} or more",
     )
 
