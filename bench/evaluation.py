@@ -71,9 +71,9 @@ def evaluate(
         y = dataset.y_test[index].to(device)
         samples = index.to(device)
         counted.reset(len(x))
-        clean = _score(counted, x, y, samples, score_key, first.draws)
+        clean = score(counted, x, y, samples, score_key, first.draws)
         path = propose(counted, x, y, start, cells)
-        flags = _flags(counted, clean, _score(counted, x, y, samples, score_key, first.draws))
+        flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
         outcomes = {
             cell: _judge(counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws)
             for cell in cells
@@ -82,14 +82,23 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
+    """How images fare over the scoring draws.
+
+    Attributes:
+        correct: bool [N, draws].
+        margin: z_y - max_{j != y} z_j, mean over draws, [N].
+        nan: a logit was NaN or infinite in some draw, bool [N].
+        tie: two classes tied for the first place in some draw, bool [N].
+    """
+
     correct: Tensor
     margin: Tensor
     nan: Tensor
     tie: Tensor
 
 
-def _score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, draws: int) -> _Score:
+def score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, draws: int) -> Score:
     """Score inputs over draws; draw d of an image is the same noise whatever the input."""
     margins = []
     with frozen(model), torch.no_grad(), noise_stream(model, key, samples):
@@ -98,10 +107,10 @@ def _score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, dr
     stacked = torch.stack(margins, 1)
     nan = ~torch.isfinite(stacked)
     # A tie is not a correct prediction: which class an argmax would name is an accident.
-    return _Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
+    return Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
 
 
-def _flags(counted: "CountedModel", clean: _Score, placebo: _Score) -> Tensor:
+def _flags(counted: "CountedModel", clean: Score, placebo: Score) -> Tensor:
     """What is wrong with images whatever the attack proposed, uint8 [N].
 
     The placebo is the attack with eps = 0: its only legal proposal is the image itself, so the image is scored
@@ -124,15 +133,15 @@ def _judge(
     samples: Tensor,
     candidate: Candidate,
     threat: Threat,
-    clean: _Score,
+    clean: Score,
     flags: Tensor,
     key: int,
     draws: int,
 ) -> Outcome:
-    inside = _feasible(x, candidate.last, threat) & _feasible(x, candidate.best, threat)
-    last = _score(model, candidate.last, y, samples, key, draws)
+    inside = feasible(x, candidate.last, threat) & feasible(x, candidate.best, threat)
+    last = score(model, candidate.last, y, samples, key, draws)
     same = candidate.best is candidate.last
-    best = last if same else _score(model, candidate.best, y, samples, key, draws)
+    best = last if same else score(model, candidate.best, y, samples, key, draws)
     flags = flags | _bits(
         {Flag.NAN: clean.nan | last.nan | best.nan, Flag.TIE: clean.tie | last.tie | best.tie, Flag.OUTSIDE: ~inside}
     )
@@ -146,7 +155,7 @@ def _judge(
     )
 
 
-def _feasible(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
+def feasible(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
     """Which candidates obey the threat model, recomputed in float64: bool [N]."""
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         got = list(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__

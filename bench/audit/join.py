@@ -94,16 +94,12 @@ def concerns(finding: Finding, attack: Mapping[str, Any]) -> bool:
     return heeded is None or not heeded(attack)
 
 
-def _own_surrogate(attack: Mapping[str, Any]) -> bool:
-    return attack["surrogate"] is None and attack["family"] not in _MANY_GRADIENTS
-
-
 _MANY_GRADIENTS = ("sweep", "snn-standard")
 _EOT = 8
 _STEPS = 40
 
 _HEEDED: dict[str, Callable[[Mapping[str, Any]], bool]] = {
-    "surrogate spread": lambda attack: not _own_surrogate(attack),
+    "surrogate spread": lambda attack: attack["family"] in _MANY_GRADIENTS,
     "eot": lambda attack: attack.get("eot", 1) >= _EOT,
     "steps": lambda attack: attack["steps"] >= _STEPS,
     "saturated ce": lambda attack: dict(attack["params"]).get("loss", "ce") != "ce",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import doctor, evidence, list_, peers, plan, run, show, table, truth, worst
+from bench.cli import audit, doctor, evidence, list_, peers, plan, run, show, table, truth, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -72,6 +72,7 @@ app.command("plan")(plan.plan)
 app.command("ls")(list_.list_)
 app.command("show")(show.show)
 app.command("table")(table.table)
+app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
 app.command("evidence")(evidence.evidence)
 app.command("truth")(truth.truth)

@@ -131,7 +131,7 @@ def _measure(subject: Subject, threat: Threat, run: Callable[[nn.Module], Tensor
 def made_legal(x: Tensor, candidates: Tensor, threat: Threat) -> tuple[Tensor, int, float]:
     """Candidates [N, *] inside the ball and the box, how many were not, and by how much; x itself where not finite."""
     candidates = candidates.detach()
-    inside = evaluation._feasible(x, candidates, threat)
+    inside = evaluation.feasible(x, candidates, threat)
     finite = torch.isfinite(candidates).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
     candidates = torch.where(finite, candidates, x)
     delta = candidates.double() - x.double()
@@ -145,7 +145,7 @@ def _correct(subject: Subject, images: Tensor) -> NDArray[np.bool_]:
     parts = []
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
-        score = evaluation._score(
+        score = evaluation.score(
             subject.model, images[part], subject.y[part], subject.samples[part], subject.score_key, subject.draws
         )
         parts.append(score.correct.cpu().numpy())

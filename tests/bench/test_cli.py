@@ -284,7 +284,10 @@ def test_a_failing_attack_does_not_stop_the_others_and_a_cheating_one_is_invalid
     report = json.loads(result.stdout)
     assert "no such index [/x] in [n, draws] (mine.py:" in result.stderr
     assert "Traceback" not in result.stderr
-    assert {cell["attack"]: cell["verdict"] for cell in report["cells"]} == {"cheat": "invalid", "fgsm": "ok"}
+    assert {cell["attack"]: cell["verdict"] for cell in report["cells"]} == {
+        "cheat": "invalid",
+        "fgsm": "suspect",  # a network of one epoch is at chance
+    }
     assert "RuntimeError: no" in report["failures"][0]
     failed = [cell for cell in json.loads(bench("ls", "runs", "--json").stdout) if cell["status"] == "failed"]
     assert [cell["attack"] for cell in failed] == ["rude", "brackets"]
