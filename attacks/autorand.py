@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from attacks.apgd import APGD
 from attacks.base import Attack
-from attacks.ensemble import Member, worst_of
+from attacks.ensemble import Member, worst_of, written
 from attacks.threat import Threat
 from models.random import CounterRNG
 
@@ -56,4 +56,5 @@ AUTORAND = Attack(
     defaults={"loss": "dlr"},
     cost=lambda steps: (2 * (STEPS + 2) + 1, 2 * (STEPS + 1)),
     eot=DRAWS,
+    backend=lambda: written([Member(APGD, STEPS)]),
 )

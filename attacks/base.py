@@ -46,11 +46,13 @@ class Attack:
         deterministic_only: whether it is refused for stochastic networks.
         own_batches: whether it calls the model with batches of its own making. A stochastic network then draws
             its noise from torch's generator, seeded for the chunk, since its rows cannot be told apart.
+        own_gradients: whether its members bring gradients of their own, so that the user's @gradient makes no sense.
+        least_classes: it needs at least so many.
         settle: for an attack whose parameters are another library's: `settle(name, given)` reads what follows
             the colon (`art:DeepFool:max_iter=50` gives "DeepFool" and {"max_iter": "50"}) and returns the
             parameters to call `run` with; it raises ValueError where they make no sense.
-        backend: names the release of another library whose code does the work, "pyautoattack 0.2.0"; part of
-            every result's key.
+        backend: names whatever else the result depends on, "pyautoattack 0.2.0" or the members of an ensemble;
+            part of every result's key.
         version: part of every result's key; raise it when a change of code may change an outcome.
     """
 
@@ -65,6 +67,8 @@ class Attack:
     eot: int = 1
     deterministic_only: bool = False
     own_batches: bool = False
+    own_gradients: bool = False
+    least_classes: int = 2
     settle: Callable[[str, Mapping[str, str]], dict[str, Any]] | None = None
     backend: Callable[[], str] | None = None
     version: int = 1

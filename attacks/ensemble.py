@@ -1,5 +1,6 @@
 """The per-image worst case over several attacks, each spent only on the images that still stand."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, Candidate, per_sample
 from attacks.combinators import run_attack
-from attacks.gradients import SpikeGradient, frozen
+from attacks.gradients import SpikeGradient, format_gradient, frozen
+from attacks.gradients.estimation import active_estimation
 from attacks.losses import margin
 from attacks.threat import Threat
 from models.neurons import is_stochastic
@@ -36,6 +38,18 @@ class Member:
     steps: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
     gradient: Surrogate | SpikeGradient | None = None
+
+
+def written(members: Sequence[Member]) -> str:
+    """What an ensemble's results depend on: its members, in order, with the versions of their code."""
+    parts = []
+    for member in members:
+        run = member.attack.run
+        gradient = "own" if member.gradient is None else format_gradient(member.gradient)
+        version = getattr(member.gradient, "version", 1)
+        params = ",".join(f"{key}={value}" for key, value in sorted(member.params.items()))
+        parts.append(f"{run.__name__}{member.steps}v{member.attack.version}:{params}@{gradient}v{version}")
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def worst_of(
@@ -101,7 +115,7 @@ def _run(
         threat,
         rng=rng.fork(number),
         steps=(member.steps,),
-        gradient=member.gradient,
+        gradient=member.gradient or active_estimation().gradient,
         **member.params,
     )
     return path[member.steps]
@@ -130,4 +144,7 @@ def _judge(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, 
         for _ in range(draws):
             losses.append(margin(model(x), y))
     stacked = torch.stack(losses, 1).double()
-    return (~(stacked < 0)).double().mean(1), stacked.mean(1)
+    # NaN breaks nothing: no proposal may win by it. NaN pixels give finite logits, since NaN is below a threshold.
+    believable = stacked.isfinite() & x.flatten(1).isfinite().all(1)[:, None]
+    stacked = torch.where(believable, stacked, -torch.inf)
+    return (stacked >= 0).double().mean(1), stacked.mean(1)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from attacks.apgd import APGD
 from attacks.base import Attack
-from attacks.ensemble import Member, worst_of
+from attacks.ensemble import Member, worst_of, written
 from attacks.gradients import parse_gradient
 from attacks.sapgd import SAPGD
 from attacks.threat import Threat
@@ -52,4 +52,6 @@ SNN_STANDARD = Attack(
     norms=("linf",),
     cost=_cost,
     eot=10,
+    own_gradients=True,
+    backend=lambda: written(MEMBERS),
 )

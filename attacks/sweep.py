@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attacks.base import Attack, Candidate
-from attacks.ensemble import Member, worst_of
+from attacks.ensemble import Member, worst_of, written
 from attacks.gradients import parse_gradient
 from attacks.pgd import PGD
 from attacks.threat import Threat
@@ -50,5 +50,7 @@ SWEEP = Attack(
     "worst case of PGD over 11 surrogate shapes and sharpnesses",
     takes_steps=True,
     defaults={"alpha": None},
+    own_gradients=True,
+    backend=lambda: written([Member(PGD, 0, {}, parse_gradient(name) if name else None) for name in SURROGATES]),
     cost=lambda steps: (1 + 11 * (steps + 2), 11 * steps),
 )

@@ -17,7 +17,7 @@ from bench.outcome import Flag, Outcome
 from bench.proposal import CHUNK, propose
 from bench.resolve import threat_of
 from bench.spec import CellSpec
-from models.random import derive_key, noise_stream
+from models.random import active_noise_stream, derive_key, noise_stream
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def evaluate(
         x = pixels(dataset.x_test[index], device)
         y = dataset.y_test[index].to(device)
         samples = index.to(device)
-        counted.reset(len(x))
+        counted.reset(samples)
         clean = score(counted, x, y, samples, score_key, first.draws)
         path = propose(counted, x, y, start, cells)
         flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
@@ -117,7 +117,8 @@ def _flags(counted: "CountedModel", clean: Score, placebo: Score) -> Tensor:
     once more, after the attack, by the path that its proposals take.
     """
     differs = (placebo.correct != clean.correct).any(1) | (placebo.nan != clean.nan)
-    return _bits({Flag.PLACEBO: differs, Flag.ZERO_GRADIENT: counted.zero_gradient.to(differs.device)})
+    zero, unwatched = counted.zero_gradient.to(differs.device), ~counted.watched.to(differs.device)
+    return _bits({Flag.PLACEBO: differs, Flag.ZERO_GRADIENT: zero, Flag.UNWATCHED: unwatched})
 
 
 def _bits(flags: dict[Flag, Tensor]) -> Tensor:
@@ -175,39 +176,48 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 class CountedModel(nn.Module):
-    """Passes calls on, counts forward and backward passes in images, and watches the first input gradient.
+    """Passes calls on, counts forward and backward passes in images, and watches each image's first input gradient.
 
     Attributes:
         zero_gradient: images whose gradient was zero in every pixel the first time it was taken, bool [N].
+        watched: images whose gradient was seen at all, bool [N].
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.reset(0)
+        self.reset(torch.zeros(0, dtype=torch.int64))
 
-    def reset(self, batch: int) -> None:
-        """Begin anew, for attacks on so many images."""
+    def reset(self, samples: Tensor) -> None:
+        """Begin anew, for attacks on the images of these numbers, [N] and rising by one."""
         self.forwards = self.backwards = 0
-        self.batch = batch
-        self.zero_gradient = torch.zeros(batch, dtype=torch.bool)
-        self._watching = True
+        self.samples = samples
+        self.zero_gradient, self.watched = (torch.zeros(len(samples), dtype=torch.bool) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._watching and x.requires_grad and torch.is_grad_enabled():
-            x = x.view_as(x)
-            x.register_hook(self._watch)
+        if x.requires_grad and torch.is_grad_enabled() and not bool(self.watched.all()):
+            rows = self._rows(len(x))
+            if rows is not None:
+                x = x.view_as(x)
+                x.register_hook(lambda grad: self._watch(grad, rows))
         logits: Tensor = self.model(x)
         self.forwards += len(x)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)
         return logits
 
-    def _watch(self, grad: Tensor) -> None:
-        # Of a batch that an attack put together itself nobody knows which row is which image.
-        if self._watching and len(grad) % self.batch == 0:
-            self.zero_gradient = (grad == 0).unflatten(0, (-1, self.batch)).transpose(0, 1).flatten(1).all(1)
-        self._watching = False
+    def _rows(self, count: int) -> Tensor | None:
+        """Which images the first rows of a call are; None in batches of an attack's own making."""
+        stream = active_noise_stream()
+        if stream is not None and len(self.samples) and count % max(len(stream.rng.samples), 1) == 0:
+            return (stream.rng.samples - self.samples[0]).cpu()
+        return torch.arange(count) if stream is None and count == len(self.samples) else None
+
+    def _watch(self, grad: Tensor, rows: Tensor) -> None:
+        zero = (grad[: len(rows)] == 0).flatten(1).all(1).cpu()
+        new = ~self.watched[rows]
+        self.zero_gradient[rows[new]] = zero[new]
+        self.watched[rows] = True
 
     def _count_backward(self, grad: Tensor) -> None:
         self.backwards += len(grad)

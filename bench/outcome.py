@@ -16,7 +16,8 @@ class Flag(IntFlag):
         TIE: two classes tied for the first place.
         OUTSIDE: the attack proposed a point outside the ball or the box.
         PLACEBO: the image scored differently with eps = 0, that is, when nothing was done to it.
-        ZERO_GRADIENT: the first gradient that the attack took was zero in every pixel.
+        ZERO_GRADIENT: the first gradient that the attack took at the image was zero in every pixel.
+        UNWATCHED: no gradient at the image was seen, because the attack took none or made batches of its own.
     """
 
     NAN = 1
@@ -24,6 +25,10 @@ class Flag(IntFlag):
     OUTSIDE = 4
     PLACEBO = 8
     ZERO_GRADIENT = 16
+    UNWATCHED = 32
+
+
+_DIAGNOSES = Flag.ZERO_GRADIENT | Flag.UNWATCHED
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ class Outcome:
 
     def agrees_with(self, other: "Outcome") -> bool:
         """Whether the decisions are the same; margins may differ by what another machine's rounding does."""
-        decisions = ("clean", "last", "best", "flags")
+        decisions = ("clean", "last", "best")
         same = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in decisions)
+        same = same and np.array_equal(self.flags & ~_DIAGNOSES, other.flags & ~_DIAGNOSES)
         margins = ("margin_clean", "margin_last")
         return same and all(
             np.allclose(getattr(self, name), getattr(other, name), rtol=1e-3, atol=1e-3, equal_nan=True)

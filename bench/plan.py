@@ -1,6 +1,7 @@
 """From what the user asked for to cells: expand, drop what is stored, order, estimate."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense, split_list
-from bench.spec import CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
+from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
@@ -219,12 +220,13 @@ def _job(
     groups: dict[str, dict[str, CellSpec]] = {}
     for attack in attacks:
         if not stochastic:
-            attack = replace(attack, eot=1, name=_without_eot(attack.name))
+            attack = replace(attack, eot=1, name=without_eot(attack.name))
         elif ATTACKS.get(attack.family).deterministic_only:
             raise BenchError(
                 f"attack '{attack.name}' keeps what one lucky draw broke, so it is refused for the noisy network of "
                 f"'{spec.defense_name}'; use autoattack-rand"
             )
+        _check_classes(attack, dataset.num_classes)
         cell = CellSpec(
             weights=weights_key,
             model=spec.model,
@@ -244,12 +246,17 @@ def _job(
     return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
 
 
-def _without_eot(name: str) -> str:
+def _check_classes(attack: AttackSpec, classes: int) -> None:
+    needed = ATTACKS.get(attack.family).least_classes
+    needed = max(needed, 3) if dict(attack.params).get("loss") == "dlr" else needed
+    if classes < needed:
+        raise BenchError(f"attack '{attack.name}' needs at least {needed} classes, not {classes}; use loss=margin")
+
+
+def without_eot(name: str) -> str:
     """An attack's name without a mean over draws, of which a deterministic network has none."""
     attack, at, gradient = name.partition("@")
-    head, _, rest = attack.partition(":")
-    kept = [item for item in rest.split(",") if item and not item.startswith("eot=")]
-    return ":".join(filter(None, [head, ",".join(kept)])) + at + gradient
+    return re.sub(r"\beot=[^,]+,?", "", attack).rstrip(":,") + at + gradient
 
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:

@@ -208,7 +208,18 @@ class _Register:
 
     def gradient(self, name: str) -> Callable[[Any], Any]:
         """Register a frozen dataclass that is a `SpikeGradient` or a `Surrogate`; its fields are its parameters."""
-        return self._plain(GRADIENTS, name)
+
+        def decorate(target: Any) -> Any:
+            from attacks.gradients.names import check_gradient_class
+
+            try:
+                check_gradient_class(target, name)
+            except ValueError as error:
+                raise BenchError(str(error)) from error
+            GRADIENTS.add(name, target)
+            return target
+
+        return decorate
 
     def model(self, name: str) -> Callable[[Any], Any]:
         """Register `build(num_classes, in_shape, T, neuron, mean, std) -> nn.Module` with logits."""
@@ -263,6 +274,8 @@ def _defaults(name: str, run: Any, options: Mapping[str, Any]) -> dict[str, Any]
         raise BenchError(f"attack '{name}' must accept the keyword {', '.join(missing)}")
     own = {p.name: p.default for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     own = {key: default for key, default in own.items() if key not in given}
+    if taken := sorted(set(own) & {"eot", "gradient", "restarts", "steps", "snapshots"}):
+        raise BenchError(f"attack '{name}': the parameter name '{taken[0]}' is the harness's own; rename it")
     unset = [key for key, default in own.items() if default is inspect.Parameter.empty]
     if unset and "defaults" not in options:
         raise BenchError(f"attack '{name}': parameter '{unset[0]}' needs a default value")

@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
-from attacks.threat import Threat, parse_eps
+from attacks.threat import Threat, format_eps, parse_eps
 from bench.errors import BenchError, describe
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
 from bench.spec import AttackSpec, ModelSpec
@@ -84,7 +84,10 @@ def parse_attack(
         threat = Threat(parse_eps(eps), norm)  # type: ignore[arg-type]
     except ValueError as error:
         raise BenchError(str(error)) from error
-    typed = after or surrogate or ""
+    if after and attack.own_gradients:
+        raise BenchError(f"attack '{family}' brings its own gradients; leave out @{after}")
+    blind = attack.own_gradients or attack.cost(max(steps or 1, 1))[1] == 0
+    typed = "" if blind else after or surrogate or ""
     gradient = parse_gradient(typed) if typed else None
     if attack.settle is None:
         params, shown = _declared_params(text, attack, family, threat, overrides or {})
@@ -147,8 +150,14 @@ def _declared_params(
     wanted = {key: value for key, value in overrides.items() if key in params} | given
     for key, value, default in _match(f"attack '{family}'", wanted, params):
         params[key] = _convert(f"attack '{family}'", key, value, type(default), default)
-    changed = [f"{key}={wanted[key]}" for key in wanted if params[key] != settled[key]]
+    changed = [f"{key}={_shown(params[key])}" for key in sorted(wanted) if params[key] != settled[key]]
     return params, ":".join(filter(None, [head, ",".join(changed)]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Fraction):
+        return format_eps(value) if abs(value) < 1e300 else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> tuple[dict[str, Any], str]:
@@ -170,7 +179,10 @@ def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> 
 
 def _fingerprint(entry: Entry, attack: Attack, gradient: str) -> str:
     """Identifies code that carries no version number of ours: plug-ins by source, other libraries by release."""
-    parts = [entry.fingerprint(), attack.backend() if attack.backend else ""]
+    try:
+        parts = [entry.fingerprint(), attack.backend() if attack.backend else ""]
+    except (ValueError, ImportError) as error:
+        raise BenchError(f"attack '{entry.name}': {error}") from error
     if gradient:
         parts.append(GRADIENTS.entry(gradient.partition(":")[0].strip()).fingerprint())
     return " ".join(filter(None, parts))
@@ -238,13 +250,13 @@ def build_model(spec: ModelSpec) -> Any:
 def split_list(values: Sequence[str]) -> list[str]:
     """Flatten repeated and comma-separated options; `a:k=1,m=2,b` is [`a:k=1,m=2`, `b`].
 
-    A piece with `=` but no `:` continues the parameters of the item before it.
+    A piece whose `=` comes before any `:` or `@` continues the parameters of the item before it.
     """
     items: list[str] = []
     for value in values:
         for number, piece in enumerate(value.split(",")):
             piece = piece.strip()
-            if number and "=" in piece and ":" not in piece and items:
+            if number and re.match(r"[^:@]*=", piece) and items:
                 items[-1] += f",{piece}"
             elif piece:
                 items.append(piece)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
         if row.summary is None or row.verdict == "invalid":
             continue
         spec = row.spec
-        same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps]
+        same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps, spec["dtype"]]
         groups.setdefault(canonical_json([*same, spec["attack_seed"]]), []).append(row)
     found = []
     for group in groups.values():
@@ -77,7 +76,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
             if row.spec["attack"]["family"] == "clean":
                 continue
             standing[row.attack] = outcome.robust_last if iterate == "last" else outcome.robust_any
-            passes[row.attack] = stated_passes(row.spec["attack"])
+            passes[row.attack] = _passes(row)
         if len(standing) > 1:
             first = group[0]
             found.append(
@@ -89,8 +88,11 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
     return found
 
 
-def stated_passes(attack: Mapping[str, Any]) -> int:
-    """Forward and backward passes per image that an attack of a stored specification states."""
+def _passes(row: CellRow) -> int:
+    """Forward and backward passes per image that an attack states; of a plug-in's, those counted."""
+    attack = row.spec["attack"]
+    if attack["family"] not in ATTACKS:
+        return (row.forwards + row.backwards) // row.n
     known: Attack = ATTACKS.get(attack["family"])
     forwards, backwards = known.cost(attack["steps"])
     return int((forwards + backwards) * attack["restarts"] * attack.get("eot", 1))

@@ -126,6 +126,7 @@ AUTOATTACK = Attack(
     defaults={"version": "standard"},
     cost=lambda steps: (7_800, 1_900),
     deterministic_only=True,
+    least_classes=4,
     own_batches=True,
     backend=backend,
 )

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from attacks.gradients.assg import ASSG
@@ -51,18 +51,47 @@ def read_gradient(text: str, cls: Callable[..., Surrogate | SpikeGradient]) -> S
             raise ValueError(f"gradient '{name}' has no parameter '{key}'; it has {has}")
         if key in given:
             raise ValueError(f"gradient '{name}': {key} is given twice")
-        given[key] = _read(name, key, value, parameters[key].default)
-    return cls(**given)
+        given[key] = _read(name, key, value, parameters[key].default, hasattr(cls, "__post_init__"))
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise ValueError(f"gradient '{name}': {error}") from error
 
 
-def _read(name: str, key: str, text: str, default: Any) -> float | str:
+def check_gradient_class(cls: type, name: str) -> None:
+    """Whether a class can be written down and read back as the gradient `name`.
+
+    Raises:
+        ValueError: it is no dataclass, has another name, has a parameter without a default, or lacks what a
+            `Surrogate` or a `SpikeGradient` needs.
+    """
+    if not is_dataclass(cls):
+        raise ValueError(f"gradient '{name}' must be a frozen dataclass")
+    if getattr(cls, "name", None) != name:
+        raise ValueError(f"gradient '{name}': its class calls itself '{getattr(cls, 'name', None)}'; give it that name")
+    unset = [f.name for f in fields(cls) if f.default is MISSING]
+    if unset:
+        raise ValueError(f"gradient '{name}': parameter '{unset[0]}' needs a default value")
+    needs = ("grad",) if hasattr(cls, "grad") else ("for_layer", "faithful", "version")
+    missing = [attribute for attribute in needs if not hasattr(cls, attribute)]
+    if missing:
+        raise ValueError(f"gradient '{name}' lacks '{missing[0]}'")
+
+
+def _read(name: str, key: str, text: str, default: Any, checked: bool) -> Any:
+    """Read a value as the parameter's default is; classes that check their own values are not second-guessed."""
     if isinstance(default, str):
         return text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"gradient '{name}': {key}={text} is not true or false")
+        return text.lower() == "true"
+    kind = int if isinstance(default, int) else float
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
         raise ValueError(f"gradient '{name}': {key}={text} is not a number") from None
-    if not 0 < value < math.inf:
+    if not math.isfinite(value) or (not checked and default > 0 and value <= 0):
         raise ValueError(f"gradient '{name}': {key} must be positive and finite, got {text}")
     return value
 

@@ -41,11 +41,7 @@ def judge_cell(outcome: Outcome, classes: int, *, gradients: bool) -> Judgement:
         _chance(outcome, classes),
     ]
     if gradients:
-        meaning = "an input gradient of exactly zero: the attack was blind there"
-        findings.append(
-            _flagged(outcome, Flag.ZERO_GRADIENT, "zero gradient", "zero gradients", meaning, ZERO_GRADIENT_LIMIT)
-        )
-        findings.append(_backfire(outcome))
+        findings += [_blind(outcome), _backfire(outcome)]
     return Judgement(verdict_of(findings), tuple(findings))
 
 
@@ -60,6 +56,17 @@ def _flagged(outcome: Outcome, flag: Flag, check: str, fine: str, wrong: str, li
     says = f"{count} of {outcome.n} images with {wrong}"
     calm = says if count else f"{fine} on all images" if not limit else f"no {fine}"
     return limited(check, count / outcome.n, limit, calm, says, verdict)
+
+
+def _blind(outcome: Outcome) -> Finding:
+    """Over the images at which a gradient was seen: an attack may leave some alone, or make its own batches."""
+    watched = int((outcome.flags & Flag.UNWATCHED == 0).sum())
+    if not watched:
+        return Finding("zero gradient", OK, None, ZERO_GRADIENT_LIMIT, "not watched: the attack makes its own batches")
+    zero = int((outcome.flags & Flag.ZERO_GRADIENT != 0).sum())
+    says = f"{zero} of {watched} images with an input gradient of exactly zero: the attack was blind there"
+    calm = says if zero else f"no zero gradients at {watched} images"
+    return limited("zero gradient", zero / watched, ZERO_GRADIENT_LIMIT, calm, says)
 
 
 def _chance(outcome: Outcome, classes: int) -> Finding:

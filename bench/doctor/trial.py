@@ -78,7 +78,7 @@ def trial(subject: Subject, problem: Problem, norm: Norm, samples: Tensor | None
     # The wrapper's own mode is none of the network's.
     counted.train(True)
     model.spiking.eval()
-    counted.reset(len(problem.x))
+    counted.reset(torch.arange(len(problem.x), device=device))
     if fails_at:
         _fail_in(model, fails_at)
     x, y = problem.x.clone(), problem.y.clone()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from attacks.threat import format_eps
 from bench.audit.finding import SUSPECT
+from bench.plan import without_eot
 from bench.registry import ATTACKS, DEFENSES
 from bench.report.doubt import MARK, doubts, footnote
 from bench.report.text import make_table, percent
@@ -53,13 +54,14 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     places: dict[tuple[object, ...], dict[str, Rate]] = {}
     shown: dict[tuple[tuple[object, ...], str], CellRow] = {}
     columns: dict[str, tuple[object, ...]] = {}
-    hidden = 0
+    hidden, named_alike = 0, _named_alike(rows)
     for row in rows:
         if row.summary is None or row.verdict == "invalid":
             hidden += 1
             continue
         place = _place(row)
-        label = row.attack + (f" {row.norm} {format_eps(Fraction(row.eps))}" if several_eps else "")
+        label = named_alike.get(row.key, row.attack)
+        label += f" {row.norm} {format_eps(Fraction(row.eps))}" if several_eps else ""
         line = places.setdefault(place, {})
         shown[place, label] = row
         line["clean"] = row.summary.clean
@@ -78,6 +80,20 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     cells = [shown[key] for key in sorted(shown, key=lambda key: (_place_order(key[0]), _attack_order(shown[key])))]
     suspect = frozenset(key for key, row in shown.items() if row.verdict == SUSPECT)
     return Matrix(frame, cells, iterate, hidden, suspect)
+
+
+def _named_alike(rows: Sequence[CellRow]) -> dict[str, str]:
+    """Cell key -> name, where a deterministic network belongs in the column of a mean over draws.
+
+    Such a mean is the plain gradient there, so `--eot` is not in the attack's name; beside noisy networks that were
+    run with it, the cell is that column's.
+    """
+    wanted = {without_eot(row.attack): row.attack for row in rows if without_eot(row.attack) != row.attack}
+    if not wanted:
+        return {}
+    plain = [row for row in rows if row.attack in wanted]
+    noisy = {row.attack for row in plain if row.spec["model"]["neuron"]["kind"] != "lif"}
+    return {row.key: wanted[row.attack] for row in plain if row.attack not in noisy}
 
 
 def _place(row: CellRow) -> tuple[object, ...]:

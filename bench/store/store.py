@@ -191,7 +191,7 @@ class Store:
             outcome = self._outcome(session, key)
             if outcome is None or outcome.n != cell.n:
                 raise BenchError(f"cell {key[:12]} has {outcome.n if outcome else 0} of {cell.n} images; run it again")
-            flags = {flag.name or "": int((outcome.flags & flag != 0).sum()) for flag in Flag}
+            flags = {flag.name or "": int((outcome.flags & flag != 0).sum()) for flag in Flag if flag != Flag.UNWATCHED}
             row = session.get_one(Cell, key)
             row.clean_hits = float(outcome.clean.mean(1).sum())
             row.robust_hits = float(outcome.robust_last.sum())

@@ -1,6 +1,7 @@
 """The worst case of several attacks is, per image, never better than any of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from attacks import Attack, Threat, fgsm
 from attacks.combinators import run_attack
-from attacks.ensemble import Member, worst_of
+from attacks.ensemble import Member, worst_of, written
 from attacks.fgsm import CLEAN, FGSM
-from attacks.gradients import parse_gradient
+from attacks.gradients import estimating, parse_gradient
 from attacks.losses import margin
 from attacks.pgd import PGD
 from attacks.sweep import SURROGATES, sweep
@@ -117,3 +118,37 @@ def test_the_sweep_is_at_least_as_strong_as_pgd_through_the_network_s_own_surrog
     assert int((loss_of(model, swept, y) < 0).sum()) <= int((loss_of(model, plain, y) < 0).sum())
     assert float((swept.double() - x.double()).abs().max()) <= 1 / 8
     assert not torch.equal(swept, fgsm(model, x, y, THREAT, rng=rng(24)))
+
+
+def test_a_proposal_of_nan_never_wins(rng: RNG) -> None:
+    model, x, y = spiking_net(), images(12), labels(12)
+
+    def broken(model: nn.Module, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return torch.full_like(x, torch.nan)
+
+    alone = worst_of(MEMBERS[:1], model, x, y, THREAT, rng=rng(12)).last
+    both = worst_of([MEMBERS[0], Member(Attack(broken, "NaN"))], model, x, y, THREAT, rng=rng(12)).last
+    assert torch.equal(alone, both)
+    assert bool(worst_of([Member(Attack(broken, "NaN"))], model, x, y, THREAT, rng=rng(12)).last.isfinite().all())
+
+
+def test_an_ensemble_hands_an_outer_gradient_with_memory_to_each_member_anew(rng: RNG) -> None:
+    model, x, y = spiking_net(), images(16), labels(16)
+    members = [Member(PGD, 3, {"alpha": 0.05}), Member(PGD, 3, {"alpha": 0.05})]
+    with estimating(model, parse_gradient("assg")):
+        found = worst_of(members, model, x, y, THREAT, rng=rng(16)).last
+    named = [Member(PGD, 3, {"alpha": 0.05}, parse_gradient("assg"))] * 2
+    assert torch.equal(found, worst_of(named, model, x, y, THREAT, rng=rng(16)).last)
+
+
+def test_what_an_ensemble_depends_on_is_written_down() -> None:
+    plain = written(MEMBERS)
+    assert plain == written(list(MEMBERS))
+    changed = [
+        MEMBERS[:-1],
+        [*MEMBERS[:-1], replace(MEMBERS[-1], steps=4)],
+        [*MEMBERS[:-1], replace(MEMBERS[-1], gradient=None)],
+        [*MEMBERS[:-1], replace(MEMBERS[-1], params={"alpha": 0.1})],
+        [*MEMBERS[:-1], replace(MEMBERS[-1], attack=replace(PGD, version=PGD.version + 1))],
+    ]
+    assert len({plain, *(written(members) for members in changed)}) == 6

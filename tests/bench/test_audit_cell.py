@@ -137,7 +137,7 @@ def test_a_cell_whose_attack_heeds_a_finding_is_not_doubted_for_it() -> None:
         "eot": {"eot": 8},
         "steps": {"steps": 40},
         "saturated ce": {"params": [["loss", "margin"]]},
-        "surrogate spread": {"surrogate": "assg"},
+        "surrogate spread": {"family": "snn-standard"},
     }.items():
         finding = Finding(check, "suspect", 1.0, 0.0, "")
         assert concerns(finding, attack)

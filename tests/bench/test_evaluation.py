@@ -297,3 +297,32 @@ def test_attacker_surrogate_changes_the_attack_and_not_the_scoring(data: Dataset
     a, b = outcomes.values()
     assert np.array_equal(a.margin_clean, b.margin_clean)
     assert not np.array_equal(a.margin_last, b.margin_last)
+
+
+class Blinded(nn.Module):
+    """A network whose gradient is zero for some images, which it knows by their first pixel."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        blind = (x[:, 0, 0, 0] > 0.5).view(-1, 1, 1, 1)
+        return self.model(torch.where(blind, x.detach(), x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd3", "autoattack-rand:loss=margin", "sweep2"])
+def test_blind_images_are_found_whatever_part_of_the_batch_an_attack_works_on(data: Dataset, attack: str) -> None:
+    model, spec = network(data, NeuronSpec())
+    x = data.x_test[:40].clone()
+    x[::3, 0, 0, 0], x[1::3, 0, 0, 0], x[2::3, 0, 0, 0] = 1.0, 0.0, 0.0
+    part = replace(data, x_test=torch.cat([x, data.x_test[40:]]))
+    (outcome,) = measure(Blinded(model), part, cell(part, spec, attack, draws=1)).values()
+    watched = outcome.flags & Flag.UNWATCHED == 0
+    blind = outcome.flags & Flag.ZERO_GRADIENT != 0
+    expected = np.arange(40) % 3 == 0
+    assert watched.any()
+    assert np.array_equal(blind[watched], expected[watched])
+    assert not blind[~watched].any()
+    if attack in ("fgsm", "pgd3"):
+        assert watched.all()

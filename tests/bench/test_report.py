@@ -207,3 +207,15 @@ def test_a_narrow_window_loses_no_digit(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(map(len, text.splitlines()[2:])) <= 80
     assert text.count("59.6]") == 4
     assert "…" not in text
+
+
+def test_a_deterministic_network_stands_in_the_column_of_the_mean_over_draws() -> None:
+    def of(kind: str, defense: str, attack: str) -> CellRow:
+        model = {"T": 4, "neuron": {"kind": kind}}
+        spec = {"attack": {"family": "pgd", "steps": 7}, "model": model, "attack_seed": 0, "test_hash": "abc"}
+        return row(defense, attack, 7, spec=spec)
+
+    both = [of("lif", "at", "pgd7"), of("nlif", "tgo", "pgd7:eot=3")]
+    assert list(matrix(both).rates.columns) == ["clean", "pgd7:eot=3"]
+    assert matrix(both).rates.notna().all().all()
+    assert list(matrix([*both, of("nlif", "tgo", "pgd7")]).rates.columns) == ["clean", "pgd7", "pgd7:eot=3"]

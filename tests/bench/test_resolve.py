@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from bench.errors import BenchError
+from bench.plan import without_eot
 from bench.presets import PRESETS
 from bench.resolve import attack_arguments, parse_attack, parse_defense, split_list, threat_of
 
@@ -73,6 +74,43 @@ def test_draws_of_a_mean_gradient_are_identity_but_not_a_parameter() -> None:
     assert mean.params == plain.params
     assert parse_attack("pgd10:eot=20", "8/255", overrides={"eot": "3"}) == mean
     assert parse_attack("clean", "8/255", overrides={"eot": "3"}).eot == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pgd40:loss=margin,restarts=3@arctan:alpha=4",
+        "sapgd9:loss=dlr@assg:beta=0.8,shape=sigmoid",
+        "pgd7:alpha=0.01",
+    ],
+)
+def test_a_name_survives_a_list_and_parses_back(text: str) -> None:
+    assert split_list([f"fgsm,{text},pgd7"]) == ["fgsm", text, "pgd7"]
+    spec = parse_attack(text, "8/255")
+    assert parse_attack(spec.name, "8/255") == spec
+
+
+def test_one_attack_has_one_name_however_it_is_typed() -> None:
+    overrides = {"restarts": "2", "eot": "3", "alpha": "1/50"}
+    names = {
+        parse_attack("pgd5", "8/255", overrides=overrides).name,
+        parse_attack("pgd5:restarts=2,eot=3,alpha=0.02", "8/255").name,
+        parse_attack("pgd5:alpha=2/100,eot=3", "8/255", overrides={"restarts": "2"}).name,
+    }
+    assert names == {"pgd5:alpha=0.02,eot=3,restarts=2"}
+
+
+def test_a_gradient_is_dropped_where_none_is_taken_and_refused_where_members_bring_their_own() -> None:
+    for name in ("clean", "square100", "sweep5", "snn-standard"):
+        assert parse_attack(name, "8/255", surrogate="rga") == parse_attack(name, "8/255")
+    with pytest.raises(BenchError, match="brings its own gradients; leave out @rga"):
+        parse_attack("sweep5@rga", "8/255")
+
+
+def test_a_mean_over_draws_is_dropped_from_a_name_wherever_it_stands() -> None:
+    names = ["pgd5:eot=3", "pgd5:eot=3,loss=dlr@rga", "pgd5:loss=dlr,eot=3", "art:DeepFool:eot=3", "pgd5"]
+    plain = ["pgd5", "pgd5:loss=dlr@rga", "pgd5:loss=dlr", "art:DeepFool", "pgd5"]
+    assert [without_eot(name) for name in names] == plain
 
 
 @pytest.mark.parametrize("preset_name", PRESETS)
