@@ -189,7 +189,7 @@ class CountedModel(nn.Module):
         self.reset(torch.zeros(0, dtype=torch.int64))
 
     def reset(self, samples: Tensor) -> None:
-        """Begin anew, for attacks on the images of these numbers, [N] and rising by one."""
+        """Begin anew, for attacks on the images of these numbers, [N]."""
         self.forwards = self.backwards = 0
         self.samples = samples
         self.zero_gradient, self.watched = (torch.zeros(len(samples), dtype=torch.bool) for _ in range(2))
@@ -209,9 +209,11 @@ class CountedModel(nn.Module):
     def _rows(self, count: int) -> Tensor | None:
         """Which images the first rows of a call are; None in batches of an attack's own making."""
         stream = active_noise_stream()
-        if stream is not None and len(self.samples) and count % max(len(stream.rng.samples), 1) == 0:
-            return (stream.rng.samples - self.samples[0]).cpu()
-        return torch.arange(count) if stream is None and count == len(self.samples) else None
+        if stream is None:
+            return torch.arange(count) if count == len(self.samples) else None
+        same = stream.rng.samples[:, None] == self.samples[None]
+        known = count and count % max(len(same), 1) == 0 and bool(same.any(1).all())
+        return same.int().argmax(1).cpu() if known else None
 
     def _watch(self, grad: Tensor, rows: Tensor) -> None:
         zero = (grad[: len(rows)] == 0).flatten(1).all(1).cpu()

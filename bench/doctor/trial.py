@@ -78,11 +78,11 @@ def trial(subject: Subject, problem: Problem, norm: Norm, samples: Tensor | None
     # The wrapper's own mode is none of the network's.
     counted.train(True)
     model.spiking.eval()
-    counted.reset(torch.arange(len(problem.x), device=device))
     if fails_at:
         _fail_in(model, fails_at)
     x, y = problem.x.clone(), problem.y.clone()
     rows = torch.arange(len(x), device=device) if samples is None else samples
+    counted.reset(rows)
     kept_x, kept_y, kept_rows, before = x.clone(), y.clone(), rows.clone(), _state(counted)
     candidate, problem_met = None, None
     steps = {"steps": (spec.steps,)} if subject.attack.takes_steps else {}

@@ -109,7 +109,7 @@ def measure_theirs(subject: Subject, cell: CellSpec, attack: Callable[[Arena], T
 
 def _measure(subject: Subject, threat: Threat, run: Callable[[nn.Module], Tensor]) -> Measured:
     counted, before = CountedModel(subject.model), Snapshot(subject.model)
-    counted.reset(torch.arange(len(subject.x)))
+    counted.reset(torch.arange(len(subject.x), device=subject.x.device))
     began = time.perf_counter()
     try:
         candidates = run(counted)

@@ -9,10 +9,18 @@ from bench.registry import MODELS
 from models import NeuronSpec, SpikingNet
 from models.cnn import cnn_medium, cnn_small
 from models.neurons import spiking_layers
+from models.tiny import tiny, tiny_wide
 from models.vgg import VGG11
 from models.wrn import ConvexCombination, WRN16x4
 
-BUILDERS = {"cnn-small": cnn_small, "cnn-medium": cnn_medium, "vgg11": VGG11, "wrn16-4": WRN16x4}
+BUILDERS = {
+    "cnn-small": cnn_small,
+    "cnn-medium": cnn_medium,
+    "vgg11": VGG11,
+    "wrn16-4": WRN16x4,
+    "tiny": tiny,
+    "tiny-wide": tiny_wide,
+}
 NAMES = pytest.mark.parametrize("name", BUILDERS)
 
 
