@@ -1,28 +1,15 @@
 """Does one attack break more images than another, beyond chance? Both met the same images."""
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.audit.finding import OK, SUSPECT, Finding
+from bench.statistics import mcnemar
 
 LEVEL = 0.01
 """A difference counts where chance alone gives one as large with a smaller probability than this."""
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """One-sided exact p-value: how often fair coins would give at least `only_first` of the discordant images.
-
-    Source: McNemar 1947 in its exact binomial form.
-
-    Args:
-        only_first, only_second: images that only the one or only the other attack breaks.
-    """
-    n = only_first + only_second
-    ways = sum(math.comb(n, k) for k in range(only_first, n + 1))
-    return float(ways / 2**n)
 
 
 def broken_more(

@@ -8,7 +8,7 @@ import typer
 from bench.cli import options as o
 from bench.errors import BenchError
 
-_FORMATS = ("text", "md", "csv", "json")
+_FORMATS = ("text", "md", "csv", "latex", "html", "json")
 
 
 def table(
@@ -22,7 +22,7 @@ def table(
             help="last (as in the literature), or any (right under the last and the strongest one visited; stricter).",
         ),
     ] = "last",
-    form: Annotated[str, typer.Option("--format", help="text, md, csv or json.")] = "text",
+    form: Annotated[str, typer.Option("--format", help="text, md, csv, latex, html or json.")] = "text",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
@@ -46,7 +46,7 @@ def table(
     rows = opened.cells(dataset=dataset, model=model, eps=parse_eps_text(eps) if eps else None, status="done")
     if not rows:
         raise BenchError("no finished cell matches; see: bench ls runs")
-    text = render(matrix(rows, iterate), "json" if as_json else form)
+    text = render(matrix(rows, iterate), "json" if as_json else form, opened)
     if output is None:
         print(text)
     else:

@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.audit.paired import mcnemar
 from bench.data.dataset import Dataset, pixels
 from bench.peers.contest import PEERS, Contest
 from bench.peers.measure import Measured, Subject, measure_ours, measure_theirs
 from bench.plan import Plan, TrainJob
 from bench.resolve import parse_attack
 from bench.spec import CellSpec
-from bench.statistics import Rate, wilson
+from bench.statistics import Rate, mcnemar, wilson
 from models.neurons import is_stochastic
 from models.random import derive_key
 

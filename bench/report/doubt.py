@@ -7,7 +7,7 @@ from bench.audit.finding import INVALID, NOTE, OK, SUSPECT, Finding
 from bench.outcome import Flag
 from bench.store import CellRow
 
-MARK = "*"
+MARK = "†"
 """Stands behind the rates of suspect cells."""
 
 

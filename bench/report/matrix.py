@@ -1,7 +1,6 @@
 """Stored cells as one table: a row for each network, a column for each attack."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,13 +9,14 @@ import pandas as pd
 
 from attacks.threat import format_eps
 from bench.audit.finding import SUSPECT
+from bench.frames import cells_frame, written_frame
 from bench.plan import without_eot
 from bench.registry import ATTACKS, DEFENSES
-from bench.report.doubt import MARK, doubts, footnote
-from bench.report.text import make_table, percent
+from bench.report.doubt import MARK, footnote
+from bench.report.sheet import Piece, Sheet, rate_piece, write_sheet
 from bench.spec import canonical_json
 from bench.statistics import Rate
-from bench.store import CellRow
+from bench.store import CellRow, Store
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
@@ -124,84 +124,47 @@ def _attack_order(row: CellRow) -> tuple[object, ...]:
     return rank, attack["family"], attack["steps"], row.norm, Fraction(row.eps), row.attack
 
 
-def render(table: Matrix, form: str) -> str:
-    """The table as `text` or `md`; or its cells, one a line with all their rates, as `csv` or `json`."""
-    if form == "csv":
-        return pd.DataFrame([flat(row) for row in table.cells]).to_csv(index=False).rstrip()
-    if form == "json":
-        return json.dumps([flat(row) for row in table.cells], indent=1)
-    frame = table.rates
-    lines = [
-        [_shown(rate, (place, column) in table.suspect) for column, rate in zip(frame.columns, line, strict=True)]
-        for place, line in zip(frame.index, frame.to_numpy(), strict=True)
-    ]
-    written = pd.DataFrame(lines, index=frame.index, columns=frame.columns).reset_index()
-    # A column with one value everywhere belongs in the caption.
-    constant = [name for name in _PLACE[:_ALWAYS] if written[name].nunique() == 1 and name != "defense"]
-    alike = written[written.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
+def render(table: Matrix, form: str, store: Store | None = None) -> str:
+    """The table as `text`, `md`, `latex` or `html`; or its cells, one a line with all their rates, as `csv` or `json`.
+
+    Args:
+        store: completes the lines of `csv` and `json` with training and origin.
+    """
+    if form in ("csv", "json"):
+        return written_frame(cells_frame(store, table.cells), form)
+    return write_sheet(sheet_of(table), form)
+
+
+def sheet_of(table: Matrix) -> Sheet:
+    """The table as a reader sees it: what is the same everywhere stands in the caption."""
+    places = table.rates.index.to_frame(index=False)
+    constant = [name for name in _PLACE[:_ALWAYS] if places[name].nunique() == 1 and name != "defense"]
+    alike = places[places.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
     hidden = [name for name in _PLACE[_ALWAYS:] if alike.empty or alike[name].nunique() == 1]
-    caption = (
-        "Robust accuracy in percent, 95% Wilson interval; "
-        + {
-            "last": "last iterate",
-            "any": "any iterate: right under the last and under the strongest one visited",
-        }[table.iterate]
+    kept = [name for name in _PLACE if name not in constant and name not in hidden]
+    rows = tuple(
+        tuple(Piece(str(value)) for value in line)
+        + tuple(
+            rate_piece(rate, MARK if (place, column) in table.suspect else "")
+            for column, rate in zip(table.rates.columns, rates, strict=True)
+        )
+        for line, place, rates in zip(
+            places[kept].itertuples(index=False), table.rates.index, table.rates.to_numpy(), strict=True
+        )
     )
-    facts = [f"{name} {written[name].iloc[0]}" for name in constant]
+    note = footnote(table.cells)
+    words = len(kept)
+    return Sheet(
+        (*kept, *map(str, table.rates.columns)), rows, words, caption=_caption(table, places, constant),
+        notes=(note,) if note else (), label="robust-accuracy",
+    )  # fmt: skip
+
+
+def _caption(table: Matrix, places: pd.DataFrame, constant: Sequence[str]) -> str:
+    iterate = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
+    facts = [f"{name} {places[name].iloc[0]}" for name in constant]
     threats = {f"{row.norm} eps {format_eps(Fraction(row.eps))}" for row in table.cells}
     times = {f"T {row.spec['model']['T']}" for row in table.cells}
     facts += [*(next(iter(found)) for found in (threats, times) if len(found) == 1)]
-    caption += f". {', '.join(facts)}."
-    if table.hidden:
-        caption += f" {table.hidden} invalid or superseded cells are left out."
-    written = written.drop(columns=[*constant, *hidden])
-    note = footnote(table.cells)
-    below = ["", note.replace(MARK, f"\\{MARK}", 1) if form == "md" else note] if note else []
-    if form == "md":
-        header = "| " + " | ".join(written.columns) + " |"
-        rule = "|" + "|".join(" --- " for _ in written.columns) + "|"
-        body = ["| " + " | ".join(str(value) for value in line) + " |" for line in written.itertuples(index=False)]
-        return "\n".join([caption, "", header, rule, *body, *below])
-    return "\n".join([_text(caption, written), *below])
-
-
-def _shown(rate: Rate | None, suspect: bool) -> str:
-    return "-" if rate is None else percent(rate) + (MARK if suspect else "")
-
-
-def flat(row: CellRow) -> dict[str, object]:
-    """A cell as one line of data, always with the same columns; rates are shares in [0, 1]."""
-    assert row.summary is not None
-    spec = row.spec
-    line: dict[str, object] = {
-        "key": row.key, "dataset": row.dataset, "model": row.model, "T": spec["model"]["T"],
-        "defense": row.defense, "seed": row.seed, "attack": row.attack, "norm": row.norm,
-        "eps": format_eps(Fraction(row.eps)), "n": row.n, "draws": row.draws, "attack_seed": spec["attack_seed"],
-        "test_set": spec["test_hash"], "weights": row.weights_key, "verdict": row.verdict,
-        "findings": "; ".join(f"{finding.check}: {finding.says}" for finding in doubts(row)),
-        "audit": row.audit.verdict if row.audit else "none",
-    }  # fmt: skip
-    for name in ("clean", "robust", "robust_any", "attack_success"):
-        rate: Rate = getattr(row.summary, name)
-        value = round(rate.value, 6) if rate.n else None
-        line |= {name: value, f"{name}_low": round(rate.low, 6), f"{name}_high": round(rate.high, 6)}
-    return line
-
-
-def _text(caption: str, written: pd.DataFrame) -> str:
-    from rich.console import Console
-
-    table = make_table("")
-    for name in written.columns:
-        words = name in ("dataset", "model", "defense", "test set", "weights")
-        table.add_column(str(name), justify="left" if words else "right", overflow="fold")
-    for line in written.itertuples(index=False):
-        table.add_row(*(str(value) for value in line))
-    console = Console()
-    width = console.width if console.is_terminal else 200
-    printer = Console(width=width, highlight=False, markup=False)
-    with printer.capture() as capture:
-        # As a title the caption would be folded to the table's width.
-        printer.print(caption)
-        printer.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+    caption = f"Robust accuracy in percent, 95% Wilson interval; {iterate[table.iterate]}. {', '.join(facts)}."
+    return caption + (f" {table.hidden} invalid or superseded cells are left out." if table.hidden else "")

@@ -283,6 +283,21 @@ class Store:
                 return None
             return {"key": row.key, "sha256": row.sha256, "spec": row.spec, "log": row.log, "seconds": row.seconds}
 
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """What is recorded of every set of weights, by key: `sha256`, `spec` and `seconds`."""
+        with self._read() as session:
+            query = sa.select(Weights.key, Weights.sha256, Weights.spec, Weights.seconds)
+            return {
+                key: {"sha256": sha256, "spec": spec, "seconds": seconds}
+                for key, sha256, spec, seconds in session.execute(query)
+            }
+
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """The provenance of the run that last worked on each cell, by key."""
+        with self._read() as session:
+            runs = {run.id: run.provenance for run in session.scalars(sa.select(Run))}
+            return {key: runs[run] for key, run in session.execute(sa.select(Cell.key, Cell.run_id))}
+
     def provenance(self, key: str) -> dict[str, Any]:
         """The provenance of the run that last worked on a cell."""
         with self._read() as session:

@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 from bench.audit.cell import judge_cell, majority_hits
 from bench.audit.finding import Finding, limited, verdict_of
 from bench.audit.join import AuditRow, concerns, joined, relevant
-from bench.audit.paired import broken_more, mcnemar
+from bench.audit.paired import broken_more
 from bench.outcome import Flag, Outcome
+from bench.statistics import mcnemar
 
 N = 200
 

@@ -30,7 +30,11 @@ def row(defense: str, attack: str, steps: int = 0, robust: float = 0.5, **change
         "model": "cnn-small", "defense": defense, "seed": 0, "attack": attack, "norm": "linf", "eps": "1/10",
         "n": 100, "draws": 1, "flags": {}, "forwards": 1, "backwards": 1, "seconds": 1.0, "error": None,
         "weights_key": f"train:{defense}",
-        "spec": {"attack": {"family": family, "steps": steps}, "model": {"T": 4}, "attack_seed": 0, "test_hash": "abc"},
+        "spec": {
+            "attack": {"family": family, "steps": steps, "restarts": 1, "surrogate": None},
+            "model": {"T": 4, "neuron": {"kind": "lif", "decay": 0.5, "surrogate": "triangular"}},
+            "attack_seed": 0, "test_hash": "abc",
+        },
         "updated": datetime.now(UTC), "summary": summary,
     }  # fmt: skip
     return CellRow(**(values | changes))  # type: ignore[arg-type]
@@ -128,9 +132,9 @@ def test_a_suspect_rate_is_marked_and_the_reasons_are_counted_below(form: str) -
     rows = [row("at", "fgsm", robust=0.2), doubted("at", "pgd7", DOUBT), doubted("tgo", "fgsm", DOUBT)]
     rows.append(row("tgo", "pgd7", verdict="suspect", findings=(TIES, CALM)))
     text = render(matrix(rows), form)
-    marked = [line.count("]*") for line in text.splitlines() if re.search(r"\b(at|tgo)\b.*\]", line)]
+    marked = [line.count("]†") for line in text.splitlines() if re.search(r"\b(at|tgo)\b.*\]", line)]
     assert marked == [1, 2]
-    assert "20.0 [13.3, 28.9]*" not in text
+    assert "20.0 [13.3, 28.9]†" not in text
     assert "suspect, perhaps too high: 3 of 4 cells (audit: black box 2, ties 1)" in text
     assert MARK not in render(matrix(rows[:1]), form)
 
@@ -193,7 +197,7 @@ def test_data_formats_hold_every_rate_with_its_interval(form: str) -> None:
 
     frame = columns(row("at", "pgd7", 7), row("vanilla", "fgsm", eps="8/255"))
     assert list(frame["defense"]) == ["vanilla", "at"]
-    assert list(frame["eps"].astype(str)) == ["8/255", "0.1"]
+    assert list(frame["eps_text"].astype(str)) == ["8/255", "0.1"]
     for rate in ("clean", "robust", "robust_any", "attack_success"):
         assert {rate, f"{rate}_low", f"{rate}_high"} <= {*frame}
     assert list(columns(row("at", "fgsm"))) == list(frame)

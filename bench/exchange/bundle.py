@@ -1,0 +1,179 @@
+"""Finished cells with everything that another store needs to believe them, as one JSON file."""
+
+import base64
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.outcome import Outcome
+from bench.spec import canonical_json
+from bench.store import CellRow, Store
+
+FORMAT, VERSION = "snn-bench results", 1
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One finished cell.
+
+    Attributes:
+        key: the cell's; `read_bundle` has checked that it is the hash of `spec`.
+        labels: what is no part of the key: dataset, model, defense, seed, attack, norm, eps.
+        spec: the cell's identity as JSON values.
+        outcome: of every image; rates are computed from it and never read from a file.
+        forwards, backwards, seconds: what it cost.
+        provenance: of the run that measured it.
+        updated: when.
+    """
+
+    key: str
+    labels: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    outcome: Outcome
+    forwards: int
+    backwards: int
+    seconds: float
+    provenance: Mapping[str, Any]
+    updated: datetime
+
+    @property
+    def weights_key(self) -> str:
+        return str(self.spec["weights"])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Cells and the weights they were measured on.
+
+    Attributes:
+        cells: in the order of the store.
+        weights: key -> `{"sha256", "spec", "log", "seconds"}` as the store has them.
+        about: free notes of whoever wrote the file, JSON values.
+    """
+
+    cells: tuple[Parcel, ...]
+    weights: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Any]
+
+
+def collect_bundle(store: Store, rows: Iterable[CellRow], about: Mapping[str, Any] | None = None) -> Bundle:
+    """Finished cells of a store as a bundle; unfinished ones are left out."""
+    parcels, weights = [], dict[str, Mapping[str, Any]]()
+    for row in rows:
+        outcome = store.outcome(row.key)
+        if row.summary is None or outcome is None:
+            continue
+        labels = {name: getattr(row, name) for name in _LABELS}
+        parcels.append(
+            Parcel(
+                row.key, labels, row.spec, outcome, row.forwards, row.backwards, row.seconds,
+                store.provenance(row.key), row.updated,
+            )
+        )  # fmt: skip
+        if row.weights_key not in weights:
+            known = store.weights(row.weights_key)
+            assert known is not None
+            weights[row.weights_key] = {name: known[name] for name in ("sha256", "spec", "log", "seconds")}
+    return Bundle(tuple(parcels), weights, dict(about or {}))
+
+
+def write_bundle(path: Path, bundle: Bundle) -> None:
+    """Write a bundle, atomically; compressed where the name ends in `.gz`.
+
+    Raises:
+        BenchError: it cannot be written; an existing file stays as it was.
+    """
+    from bench.checkpoint import write_atomically
+
+    text = json.dumps(bundle_json(bundle), indent=1, sort_keys=True) + "\n"
+    data = text.encode()
+    write_atomically(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+
+
+def bundle_json(bundle: Bundle) -> dict[str, Any]:
+    """A bundle as JSON values."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": dict(bundle.about),
+        "weights": {key: dict(value) for key, value in bundle.weights.items()},
+        "cells": [
+            {
+                "key": parcel.key,
+                "labels": dict(parcel.labels),
+                "spec": parcel.spec,
+                "outcome": base64.b64encode(parcel.outcome.pack()).decode(),
+                "forwards": parcel.forwards,
+                "backwards": parcel.backwards,
+                "seconds": parcel.seconds,
+                "provenance": dict(parcel.provenance),
+                "updated": parcel.updated.isoformat(),
+            }
+            for parcel in bundle.cells
+        ],
+    }
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read what `write_bundle` wrote, and believe nothing of it that can be checked.
+
+    Raises:
+        BenchError: missing, damaged, of another kind, or a cell's key does not belong to its content.
+    """
+    try:
+        data = path.read_bytes()
+        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        return bundle_of_json(json.loads(text), str(path))
+    except OSError as error:
+        raise BenchError(f"cannot read '{path}': {error.strerror or error}") from error
+    except (EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BenchError(f"'{path}' is not a file of results ({error}); write one with: bench export FILE") from error
+
+
+def bundle_of_json(data: Any, source: str) -> Bundle:
+    """A bundle from what `bundle_json` gave; raises as `read_bundle`."""
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise BenchError(f"'{source}' is not a file of results; write one with: bench export FILE")
+    if data.get("version") != VERSION:
+        raise BenchError(f"'{source}' was written by a newer release (format {data.get('version')}); upgrade bench")
+    try:
+        weights = {str(key): dict(value) for key, value in data["weights"].items()}
+        cells = tuple(_parcel(cell) for cell in data["cells"])
+        for cell in cells:
+            if cell.weights_key not in weights:
+                raise ValueError(f"cell {cell.key[:12]} has no record of its weights")
+        _check_unique(cells)
+        return Bundle(cells, weights, dict(data.get("about") or {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise BenchError(f"'{source}' is damaged: {what}") from error
+
+
+_LABELS = ("dataset", "model", "defense", "seed", "attack", "norm", "eps")
+
+
+def _parcel(data: Mapping[str, Any]) -> Parcel:
+    key, spec = str(data["key"]), data["spec"]
+    if hashlib.sha256(canonical_json(spec).encode()).hexdigest() != key:
+        raise ValueError(f"the content of cell {key[:12]} is not what its key says")
+    outcome = Outcome.unpack(base64.b64decode(data["outcome"], validate=True))
+    if outcome.n != spec["n"] or outcome.clean.shape[1] != spec["draws"]:
+        raise ValueError(f"cell {key[:12]} holds {outcome.n} images instead of {spec['n']}")
+    labels = {name: data["labels"][name] for name in _LABELS}
+    return Parcel(
+        key, labels, spec, outcome, int(data["forwards"]), int(data["backwards"]), float(data["seconds"]),
+        dict(data["provenance"]), datetime.fromisoformat(data["updated"]),
+    )  # fmt: skip
+
+
+def _check_unique(cells: Sequence[Parcel]) -> None:
+    keys = [cell.key for cell in cells]
+    if len(set(keys)) != len(keys):
+        raise ValueError("it holds a cell twice")

@@ -1,0 +1,18 @@
+"""Statistics of outcomes: rates with intervals, means over seeds, paired comparisons, families of tests."""
+
+from bench.statistics.paired import Alternative, Paired, compare_pairs, holm, mcnemar, sign_flip
+from bench.statistics.rates import Rate, wilson
+from bench.statistics.seeds import SeedMean, over_seeds
+
+__all__ = [
+    "Alternative",
+    "Paired",
+    "Rate",
+    "SeedMean",
+    "compare_pairs",
+    "holm",
+    "mcnemar",
+    "over_seeds",
+    "sign_flip",
+    "wilson",
+]
