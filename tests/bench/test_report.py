@@ -157,7 +157,7 @@ def test_data_formats_say_why(capsys: pytest.CaptureFixture[str]) -> None:
     print_cells([row("at", "fgsm"), doubted("tgo", "fgsm", DOUBT)], "x.sqlite")
     listed = capsys.readouterr().out
     assert "suspect: audit: black box" in listed
-    assert listed.count("]*") == 1
+    assert listed.count("]†") == 1
 
 
 def shown_cell(cell: CellRow, capsys: pytest.CaptureFixture[str], **spec: object) -> str:
