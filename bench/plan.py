@@ -11,7 +11,7 @@ from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.registry import ATTACKS, MODELS
-from bench.resolve import parse_attack, parse_defense, split_list
+from bench.resolve import parse_attack, parse_defense, split_list, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path
@@ -147,6 +147,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     for text in attack_names:
         for eps in split_list(request.eps) or ["0"]:
             parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
+    _check_taken(attack_names, request.params)
     if request.model is not None:
         MODELS.entry(request.model)
     try:
@@ -244,6 +245,15 @@ def _job(
         (tuple(group.values()) for group in groups.values()), key=lambda group: max(cell.attack.steps for cell in group)
     )
     return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
+
+
+def _check_taken(attacks: Sequence[str], params: Mapping[str, str]) -> None:
+    """An option that changes nothing is a misunderstanding, not a preference."""
+    for name, value in params.items():
+        if not any(takes(text, name) for text in attacks):
+            option = "--no-random-start" if name == "random_start" else f"--{name}"
+            shown = option if name == "random_start" else f"{option} {value}"
+            raise BenchError(f"{shown} has no effect on {', '.join(attacks)}; leave it out")
 
 
 def _check_classes(attack: AttackSpec, classes: int) -> None:

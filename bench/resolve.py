@@ -125,6 +125,26 @@ def parse_attack(
     )
 
 
+def takes(text: str, parameter: str) -> bool:
+    """Whether the attack that `text` names has a parameter.
+
+    Raises:
+        BenchError: an unknown attack.
+    """
+    attack: Attack = ATTACKS.get(_family(text.partition("@")[0].partition(":")[0].strip())[0])
+    return parameter in (_declared(attack) if attack.settle is None else ("eot",))
+
+
+def _declared(attack: Attack) -> dict[str, Any]:
+    """Parameters that an attack of ours has, with their defaults."""
+    params = dict(attack.defaults)
+    if attack.cost(1) != (0, 0) and not attack.own_batches:
+        params["eot"] = attack.eot
+    if attack.takes_steps:
+        params["restarts"] = 1
+    return params
+
+
 def _check_steps(text: str, family: str, steps: int | None, attack: Attack) -> None:
     if attack.takes_steps and steps is None:
         raise BenchError(f"attack '{family}' needs a step count, for example {family}10")
@@ -139,11 +159,7 @@ def _declared_params(
 ) -> tuple[dict[str, Any], str]:
     """The parameters of an attack that declares them, and what a table calls it."""
     head, given = _split(text)
-    params = dict(attack.defaults)
-    if attack.cost(1) != (0, 0) and not attack.own_batches:
-        params["eot"] = attack.eot
-    if attack.takes_steps:
-        params["restarts"] = 1
+    params = _declared(attack)
     if "alpha" in params and params["alpha"] is None:
         params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
     settled = dict(params)

@@ -1,11 +1,13 @@
 """From what a user types to values, and what is said when that fails."""
 
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
-from bench.plan import without_eot
+from bench.plan import Request, make_plan, without_eot
 from bench.presets import PRESETS
 from bench.resolve import attack_arguments, parse_attack, parse_defense, split_list, threat_of
 
@@ -182,3 +184,25 @@ def test_a_bad_defense_is_refused_with_the_mend(text: str, message: str) -> None
 def test_commas_separate_items_but_not_the_parameters_of_one() -> None:
     given = ["tgo:lam_max=0.6,delta=0.25,at", "vanilla", "at"]
     assert split_list(given) == ["tgo:lam_max=0.6,delta=0.25", "at", "vanilla"]
+
+
+@pytest.mark.parametrize(
+    ("params", "attacks", "complaint"),
+    [
+        ({"alpha": "0.5"}, ("fgsm", "clean"), "--alpha 0.5 has no effect on fgsm, clean"),
+        ({"restarts": "3"}, ("fgsm",), "--restarts 3 has no effect on fgsm"),
+        ({"random_start": "false"}, ("square10",), "--no-random-start has no effect on square10"),
+        ({"eot": "3"}, ("clean",), "--eot 3 has no effect on clean"),
+    ],
+)
+def test_an_option_that_no_attack_takes_is_a_mistake(
+    params: dict[str, str], attacks: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=re.escape(complaint)):
+        make_plan(Request(attacks=attacks, params=params), tmp_path, tmp_path)
+
+
+def test_an_option_that_one_attack_of_several_takes_is_none(tmp_path: Path) -> None:
+    request = Request(attacks=("fgsm", "pgd7@rga", "art:DeepFool"), params={"alpha": "0.5", "eot": "2"})
+    alphas = [dict(cell.attack.params).get("alpha") for cell in make_plan(request, tmp_path, tmp_path).cells]
+    assert alphas.count(None) == 2
