@@ -100,7 +100,7 @@ class Store:
 
     def begin_run(self, provenance: dict[str, Any]) -> int:
         """Record an invocation; returns its id."""
-        with self._write() as session:
+        with self.writing() as session:
             run = Run(provenance=provenance)
             session.add(run)
             session.flush()
@@ -114,7 +114,7 @@ class Store:
         Raises:
             ConflictingResultError: the key is known with other weights, so new cells would not belong to the old ones.
         """
-        with self._write() as session:
+        with self.writing() as session:
             held = session.get(Weights, key)
             if held is None:
                 session.add(Weights(key=key, sha256=sha256, spec=spec, log=list(log), seconds=seconds, run_id=run))
@@ -128,7 +128,7 @@ class Store:
     def begin_cell(self, cell: CellSpec, run: int) -> frozenset[int]:
         """Make a cell known and say which of its chunks are already stored."""
         key = key_of(cell)
-        with self._write() as session:
+        with self.writing() as session:
             row = session.get(Cell, key)
             if row is None:
                 session.add(
@@ -164,7 +164,7 @@ class Store:
         Raises:
             ConflictingResultError: a chunk is there with other outcomes.
         """
-        with self._write() as session:
+        with self.writing() as session:
             for cell, outcome in outcomes.items():
                 key, packed = key_of(cell), outcome.pack()
                 held = session.get(Chunk, (key, start))
@@ -187,27 +187,18 @@ class Store:
             BenchError: chunks are missing.
         """
         key = key_of(cell)
-        with self._write() as session:
+        with self.writing() as session:
             outcome = self._outcome(session, key)
             if outcome is None or outcome.n != cell.n:
                 raise BenchError(f"cell {key[:12]} has {outcome.n if outcome else 0} of {cell.n} images; run it again")
-            flags = {flag.name or "": int((outcome.flags & flag != 0).sum()) for flag in Flag if flag != Flag.UNWATCHED}
             row = session.get_one(Cell, key)
-            row.clean_hits = float(outcome.clean.mean(1).sum())
-            row.robust_hits = float(outcome.robust_last.sum())
-            row.robust_any_hits = float(outcome.robust_any.sum())
-            row.worst_draw_hits = int((outcome.clean & outcome.last).all(1).sum())
-            row.flags = {name: count for name, count in flags.items() if count}
-            row.majority_hits = majority_hits(outcome)
-            judged = judge_cell(outcome, cell.model.num_classes, gradients=row.backwards > 0)
-            row.verdict, row.findings = judged.verdict, [finding.as_json() for finding in judged.findings]
-            row.status, row.updated = DONE, now()
+            summarise(row, outcome, cell.model.num_classes)
             session.flush()
             return self._rows(session, [row])[0]
 
     def fail_cell(self, cell: CellSpec, error: str) -> None:
         """Record why a cell could not be finished. Its chunks stay."""
-        with self._write() as session:
+        with self.writing() as session:
             row = session.get(Cell, key_of(cell))
             if row is not None and row.status != DONE:
                 row.status, row.error, row.updated = FAILED, error, now()
@@ -215,7 +206,7 @@ class Store:
     def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
         """Those of the given cells that are finished."""
         wanted, found = list(keys), dict[str, CellRow]()
-        with self._read() as session:
+        with self.reading() as session:
             for start in range(0, len(wanted), 500):
                 part = wanted[start : start + 500]
                 rows = session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)).all()
@@ -224,7 +215,7 @@ class Store:
 
     def cells(self, **equal: Any) -> list[CellRow]:
         """All stored cells, oldest first, whose columns equal the given values."""
-        with self._read() as session:
+        with self.reading() as session:
             query = sa.select(Cell).filter_by(**{k: v for k, v in equal.items() if v is not None})
             return self._rows(session, session.scalars(query.order_by(Cell.created, Cell.key)).all())
 
@@ -234,7 +225,7 @@ class Store:
         Raises:
             BenchError: none, or several.
         """
-        with self._read() as session:
+        with self.reading() as session:
             rows = session.scalars(sa.select(Cell).where(Cell.key.startswith(prefix, autoescape=True)).limit(2)).all()
             if len(rows) != 1 or not prefix:
                 problem = "no stored cell begins" if not rows else "several stored cells begin"
@@ -246,7 +237,7 @@ class Store:
     ) -> None:
         """Keep what an audit found; an audit that is there already stays as it is."""
         key = key_of(spec)
-        with self._write() as session:
+        with self.writing() as session:
             if session.get(Audit, key) is None:
                 network = network_of(spec.weights, identity_of(spec.model), spec.norm)
                 stored = [finding.as_json() for finding in findings]
@@ -266,18 +257,18 @@ class Store:
 
     def audit(self, spec: AuditSpec) -> AuditRow | None:
         """The stored audit of exactly this key."""
-        with self._read() as session:
+        with self.reading() as session:
             row = session.get(Audit, key_of(spec))
             return _audit(row) if row is not None else None
 
     def outcome(self, key: str) -> Outcome | None:
         """The per-image outcomes stored for a cell so far, in image order."""
-        with self._read() as session:
+        with self.reading() as session:
             return self._outcome(session, key)
 
     def weights(self, key: str) -> dict[str, Any] | None:
         """What is recorded of a set of weights."""
-        with self._read() as session:
+        with self.reading() as session:
             row = session.get(Weights, key)
             if row is None:
                 return None
@@ -285,7 +276,7 @@ class Store:
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """What is recorded of every set of weights, by key: `sha256`, `spec` and `seconds`."""
-        with self._read() as session:
+        with self.reading() as session:
             query = sa.select(Weights.key, Weights.sha256, Weights.spec, Weights.seconds)
             return {
                 key: {"sha256": sha256, "spec": spec, "seconds": seconds}
@@ -294,13 +285,13 @@ class Store:
 
     def origins(self) -> dict[str, dict[str, Any]]:
         """The provenance of the run that last worked on each cell, by key."""
-        with self._read() as session:
+        with self.reading() as session:
             runs = {run.id: run.provenance for run in session.scalars(sa.select(Run))}
             return {key: runs[run] for key, run in session.execute(sa.select(Cell.key, Cell.run_id))}
 
     def provenance(self, key: str) -> dict[str, Any]:
         """The provenance of the run that last worked on a cell."""
-        with self._read() as session:
+        with self.reading() as session:
             query = sa.select(Run).join(Cell, Cell.run_id == Run.id).where(Cell.key == key)
             run = session.scalars(query).one()
             return {"run": run.id, "started": run.created.isoformat(), **run.provenance}
@@ -311,7 +302,7 @@ class Store:
         Args:
             device: its name as in the provenance.
         """
-        with self._read() as session:
+        with self.reading() as session:
             query = sa.select(Cell.spec, Cell.forwards, Cell.backwards, Cell.seconds, Run.provenance)
             query = query.join(Run, Cell.run_id == Run.id).where(Cell.status == DONE, Cell.backwards > 0)
             rows = session.execute(query.order_by(Cell.updated.desc()).limit(500))
@@ -336,11 +327,27 @@ class Store:
             raise BenchError(f"store '{self.target}': cell {key[:12]}: {error}") from error
         return Outcome.concatenate(parts) if parts else None
 
-    def _write(self) -> "_Transaction":
+    def writing(self) -> "_Transaction":
+        """One transaction that may write: all of it is kept, or nothing."""
         return _Transaction(self, reading=False)
 
-    def _read(self) -> "_Transaction":
+    def reading(self) -> "_Transaction":
+        """One transaction that sees one state of the store."""
         return _Transaction(self, reading=True)
+
+
+def summarise(row: Cell, outcome: Outcome, classes: int) -> None:
+    """Fill in what follows from a cell's outcomes: counts, flags, verdict and findings; the cell is done then."""
+    flags = {flag.name or "": int((outcome.flags & flag != 0).sum()) for flag in Flag if flag != Flag.UNWATCHED}
+    row.clean_hits = float(outcome.clean.mean(1).sum())
+    row.robust_hits = float(outcome.robust_last.sum())
+    row.robust_any_hits = float(outcome.robust_any.sum())
+    row.worst_draw_hits = int((outcome.clean & outcome.last).all(1).sum())
+    row.flags = {name: count for name, count in flags.items() if count}
+    row.majority_hits = majority_hits(outcome)
+    judged = judge_cell(outcome, classes, gradients=row.backwards > 0)
+    row.verdict, row.findings = judged.verdict, [finding.as_json() for finding in judged.findings]
+    row.status, row.updated = DONE, now()
 
 
 class _Transaction:

@@ -179,7 +179,7 @@ def test_eight_processes_create_and_write_one_file_without_losing_a_row(tmp_path
 
 def test_a_reader_is_not_blocked_by_an_open_writer(store: Store) -> None:
     prepared(store, make_cell())
-    with store._write() as session:
+    with store.writing() as session:
         session.execute(sa.text("UPDATE cells SET error = 'x'"))
         assert store.cells()[0].error is None
 
@@ -274,7 +274,7 @@ def test_write_ahead_log_and_foreign_keys_are_on(store: Store) -> None:
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
-    with pytest.raises(BenchError, match="FOREIGN KEY"), store._write() as session:
+    with pytest.raises(BenchError, match="FOREIGN KEY"), store.writing() as session:
         session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00')"))
 
 
