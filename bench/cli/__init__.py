@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import audit, doctor, evidence, list_, peers, plan, run, show, table, truth, worst
+from bench.cli import audit, baseline, check, doctor, evidence, list_, peers, plan, run, show, table, truth, worst
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -75,6 +75,8 @@ app.command("table")(table.table)
 app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
 app.command("evidence")(evidence.evidence)
+app.add_typer(baseline.baseline)
+app.command("check")(check.check)
 app.command("truth")(truth.truth)
 app.command("peers")(peers.peers)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,1 @@
+"""Did robustness fall? What was measured now against a stored baseline, image by image."""

@@ -1,0 +1,208 @@
+"""The verdict on a set of measurements against a baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.threat import format_eps
+from bench.exchange.bundle import Bundle, Parcel
+from bench.gate.match import MATCHED, MISSING, Match, find_counterpart
+from bench.outcome import Outcome
+from bench.statistics import Paired, compare_pairs, holm
+from bench.store import CellRow, Store
+
+OK, REGRESSION, NOT_COMPARABLE, NOT_MEASURED = 0, 1, 2, 3
+"""Exit codes of a check."""
+
+LEVEL, MIN_EFFECT = 0.01, 0.01
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: a cell's robust accuracy, or a network's clean accuracy.
+
+    Attributes:
+        network, attack: what was compared; `clean` for accuracy without attack.
+        key: of the baseline's cell.
+        status: `OK`, or which of the exit codes this line alone would give.
+        says: `ok`, `better`, `worse` (significant or not, as the numbers say), or why there is no comparison.
+        paired: now against the baseline; None where there was no comparison.
+        p: Holm's adjusted p-value for "it fell", over all comparisons of the check.
+        warning: something to look at that does not fail the check.
+    """
+
+    network: str
+    attack: str
+    key: str
+    status: int
+    says: str
+    paired: Paired | None = None
+    p: float | None = None
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """All comparisons, and what follows.
+
+    Attributes:
+        status: exit code: a regression counts more than what could not be compared, and that more than what was
+            not measured.
+        headline: the verdict in a sentence.
+        lines: in the order of the baseline.
+        level, min_effect, iterate: of the test.
+    """
+
+    status: int
+    headline: str
+    lines: tuple[Line, ...]
+    level: float
+    min_effect: float
+    iterate: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sets of outcomes of the same images, and what they are called."""
+
+    network: str
+    attack: str
+    key: str
+    before: NDArray[np.float64]
+    now: NDArray[np.float64]
+    draws: tuple[int, int]
+    warning: str = ""
+
+
+def run_check(
+    store: Store,
+    baseline: Bundle,
+    *,
+    level: float = LEVEL,
+    min_effect: float = MIN_EFFECT,
+    iterate: str = "last",
+    new_weights: bool = False,
+    allow_cached: bool = False,
+    strict: bool = False,
+) -> Check:
+    """Compare what a store holds with a baseline. Nothing is computed anew.
+
+    For clean and for robust accuracy of every cell, an exact paired test asks whether it fell on the very same
+    images; Holm's method keeps the chance of any false alarm in the whole check below `level`. A fall is a
+    regression if it is significant and at least `min_effect` large.
+
+    Args:
+        store: what was measured now.
+        baseline: what was measured then.
+        level: chance of a false alarm, for the check as a whole.
+        min_effect: smallest loss that counts, as a share of the images.
+        iterate: `last` or `any`.
+        new_weights: compare another network with the baseline's.
+        allow_cached: accept cells that are the baseline's own rows, not measured again.
+        strict: a cell that became suspect fails the check.
+    """
+    rows, hashes = store.cells(), {key: str(weights["sha256"]) for key, weights in store.trained().items()}
+    done = [row for row in rows if row.summary is not None]
+    lines: list[Line] = []
+    pairs: list[Pair] = []
+    seen: set[tuple[object, ...]] = set()
+    for parcel in baseline.cells:
+        match = find_counterpart(parcel, baseline, done, hashes, new_weights=new_weights)
+        obstacle = _obstacle(parcel, match, rows, allow_cached)
+        if obstacle is not None:
+            lines.append(obstacle)
+            continue
+        assert match.row is not None
+        outcome = store.outcome(match.row.key)
+        assert outcome is not None
+        network = (parcel.weights_key, match.row.weights_key, parcel.spec["test_hash"], outcome.clean.shape)
+        if network not in seen:
+            seen.add(network)
+            pairs.append(_pair(parcel, match.row, outcome, None))
+        if parcel.spec["attack"]["family"] != "clean":
+            pairs.append(_pair(parcel, match.row, outcome, iterate))
+    lines = [*judge(pairs, level, min_effect, strict), *lines]
+    status, headline = _sum_up(lines, level, min_effect)
+    return Check(status, headline, tuple(lines), level, min_effect, iterate)
+
+
+def judge(pairs: Sequence[Pair], level: float, min_effect: float, strict: bool = False) -> list[Line]:
+    """Test a family of comparisons; see `run_check`."""
+    compared = [compare_pairs(pair.now, pair.before, pair.draws, "less") for pair in pairs]
+    adjusted = holm([paired.p for paired in compared])
+    lines = []
+    for pair, paired, p in zip(pairs, compared, adjusted, strict=True):
+        fell = p < level and -paired.difference >= min_effect
+        status = REGRESSION if fell or (strict and pair.warning) else OK
+        says = "regression" if fell else "suspect" if status else "better" if paired.difference > 0 else "ok"
+        lines.append(Line(pair.network, pair.attack, pair.key, status, says, paired, p, pair.warning))
+    return lines
+
+
+def _pair(parcel: Parcel, row: CellRow, outcome: Outcome, iterate: str | None) -> Pair:
+    draws = (outcome.clean.shape[1], parcel.outcome.clean.shape[1])
+    network = _name(parcel)
+    if iterate is None:
+        return Pair(network, "clean", parcel.key, parcel.outcome.clean.mean(1), outcome.clean.mean(1), draws)
+    warning = f"now {row.verdict}, see bench show {row.key[:12]}" if row.verdict != "ok" else ""
+    before, now = (getattr(o, f"robust_{iterate}") for o in (parcel.outcome, outcome))
+    return Pair(network, _attack(parcel), parcel.key, before, now, draws, warning)
+
+
+def _name(parcel: Parcel) -> str:
+    labels: Mapping[str, object] = parcel.labels
+    return f"{labels['defense']} / {labels['dataset']} / {labels['model']} / seed {labels['seed']}"
+
+
+def _attack(parcel: Parcel) -> str:
+    if parcel.spec["attack"]["family"] == "clean":
+        return "clean"
+    return f"{parcel.labels['attack']} {parcel.labels['norm']} {format_eps(Fraction(parcel.labels['eps']))}"
+
+
+def _obstacle(parcel: Parcel, match: Match, rows: Sequence[CellRow], allow_cached: bool) -> Line | None:
+    """The line that says why there is no comparison; None where there is one."""
+    line = Line(_name(parcel), _attack(parcel), parcel.key, NOT_MEASURED, match.why)
+    if match.kind == MISSING:
+        failed = [row for row in rows if row.key == parcel.key and row.status != "done"]
+        why = f"{failed[0].status}: {failed[0].error or 'not finished; run it again'}" if failed else match.why
+        return replace(line, says=why)
+    if match.kind != MATCHED:
+        return replace(line, status=NOT_COMPARABLE)
+    assert match.row is not None
+    if match.row.verdict == "invalid":
+        return replace(line, says=f"the measurement is invalid, see bench show {match.row.key[:12]}")
+    if match.row.updated == parcel.updated and not allow_cached:
+        says = "this is the baseline's own measurement, nothing was measured anew (--allow-cached accepts it)"
+        return replace(line, says=says)
+    return None
+
+
+def _sum_up(lines: Sequence[Line], level: float, min_effect: float) -> tuple[int, str]:
+    compared = [line for line in lines if line.paired is not None]
+    fallen = [line for line in lines if line.status == REGRESSION]
+    other = [line for line in lines if line.status == NOT_COMPARABLE]
+    lacking = [line for line in lines if line.status == NOT_MEASURED]
+    behind = "".join(
+        f"; {len(group)} {what}" for group, what in ((other, "not comparable"), (lacking, "not measured")) if group
+    )
+    if fallen:
+        worst = min(fallen, key=lambda line: line.paired.difference if line.paired else 0.0)
+        points = -100 * worst.paired.difference if worst.paired else 0.0
+        return REGRESSION, (
+            f"Robustness fell: {len(fallen)} of {len(compared)} comparisons regressed, the most "
+            f"{worst.network} under {worst.attack} by {points:.1f} points{behind}."
+        )
+    if other:
+        return NOT_COMPARABLE, f"Not comparable with the baseline: {other[0].says}; {len(other)} of {len(lines)} lines."
+    if lacking:
+        return NOT_MEASURED, f"No verdict: {lacking[0].says}; {len(lacking)} of {len(lines)} lines not measured."
+    if not compared:
+        return NOT_MEASURED, "Nothing was measured: the baseline holds no cell."
+    return OK, (
+        f"No regression: none of {len(compared)} comparisons lost {100 * min_effect:g} points or more beyond chance "
+        f"(level {level:g} for all together)."
+    )
