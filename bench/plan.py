@@ -199,6 +199,21 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     return Plan(dataset, tuple(jobs), {})
 
 
+def together(plans: Sequence[Plan]) -> Plan:
+    """Several plans on one dataset as one; what they share is done once."""
+    first = plans[0]
+    jobs = [job for plan in plans for job in plan.jobs]
+    if len(plans) == 1:
+        return first
+    merged: dict[str, TrainJob] = {}
+    for job in jobs:
+        held = merged.get(job.weights_key)
+        known = {key_of(cell) for cell in held.cells} if held else set()
+        new = tuple(group for group in job.trajectories if not known >= {key_of(cell) for cell in group})
+        merged[job.weights_key] = replace(held, trajectories=held.trajectories + new) if held else job
+    return Plan(first.dataset, tuple(merged.values()), {})
+
+
 def _job(
     spec: TrainSpec,
     defense: Defense,

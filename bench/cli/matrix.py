@@ -58,10 +58,10 @@ class Matrix:
         Raises:
             BenchError: a mistake in the options.
         """
-        from bench.plan import make_plan
+        from bench.plan import make_plan, together
 
         o.load_plugins(self.plugins)
-        return make_plan(self._request(), self.checkpoints, self.data_dir)
+        return together([make_plan(request, self.checkpoints, self.data_dir) for request in self._requests()])
 
     @property
     def checkpoints(self) -> Path:
@@ -87,7 +87,8 @@ class Matrix:
                 parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
         return "".join(parts)
 
-    def _request(self) -> "Request":
+    def _requests(self) -> "list[Request]":
+        """What was typed; a preset may be several matrices."""
         from bench.plan import Request
         from bench.presets import preset
 
@@ -102,26 +103,29 @@ class Matrix:
         _check_overrides(self.alpha, {"--restarts": self.restarts, "--eot": self.eot})
         random_start = False if self.no_random_start else None
         params = {"alpha": self.alpha, "restarts": self.restarts, "eot": self.eot, "random_start": random_start}
-        chosen = (preset(self.preset) if self.preset else {}) | {k: v for k, v in typed.items() if v}
-        return Request(
-            **chosen,
-            norm=self.norm,
-            params={key: str(value) for key, value in params.items() if value is not None},
-            attack_surrogate=self.attack_surrogate,
-            n=self.count,
-            draws=self.draws,
-            attack_seed=self.attack_seed,
-            T=self.T,
-            decay=self.decay,
-            surrogate=self.surrogate,
-            recipe={
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "train_size": self.train_size,
-            },
-            weights=self.weights,
-        )
+        recipe = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "train_size": self.train_size,
+        }
+        return [
+            Request(
+                **(named | {k: v for k, v in typed.items() if v}),
+                norm=self.norm,
+                params={key: str(value) for key, value in params.items() if value is not None},
+                attack_surrogate=self.attack_surrogate,
+                n=self.count,
+                draws=self.draws,
+                attack_seed=self.attack_seed,
+                T=self.T,
+                decay=self.decay,
+                surrogate=self.surrogate,
+                recipe=recipe,
+                weights=self.weights,
+            )
+            for named in (preset(self.preset) if self.preset else ({},))
+        ]
 
 
 def _typed(*options: tuple[str, Any, Any]) -> str:

@@ -55,7 +55,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="A named matrix: table1, table2, table3, table4. Other options override it.",
+        help="The runs of a table or figure of the paper: table1 to table5, fig1, fig3, fig4, fig5. Other options override it.",
         rich_help_panel=_WHAT,
     ),
 ]

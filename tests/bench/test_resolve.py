@@ -117,9 +117,9 @@ def test_a_mean_over_draws_is_dropped_from_a_name_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize("preset_name", PRESETS)
 def test_every_preset_can_be_resolved(preset_name: str) -> None:
-    chosen = PRESETS[preset_name]
-    assert [parse_attack(name, "8/255") for name in chosen["attacks"]]
-    assert [parse_defense(name) for name in chosen["defenses"]]
+    for chosen in PRESETS[preset_name]:
+        assert [parse_attack(name, eps) for name in chosen["attacks"] for eps in chosen.get("eps", ("8/255",))]
+        assert [parse_defense(name) for name in chosen["defenses"]]
 
 
 @pytest.mark.parametrize(
