@@ -7,7 +7,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import audit, baseline, check, doctor, evidence, list_, peers, plan, run, show, table, truth, worst
+from bench.cli import (
+    audit,
+    baseline,
+    check,
+    compare,
+    doctor,
+    evidence,
+    list_,
+    peers,
+    plan,
+    run,
+    show,
+    table,
+    truth,
+    variance,
+    worst,
+)
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
@@ -74,6 +90,8 @@ app.command("show")(show.show)
 app.command("table")(table.table)
 app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
+app.command("compare")(compare.compare)
+app.command("variance")(variance.variance)
 app.command("evidence")(evidence.evidence)
 app.add_typer(baseline.baseline)
 app.command("check")(check.check)

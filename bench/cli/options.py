@@ -270,3 +270,14 @@ def no_store(results: Path, store: str | None) -> str:
     """What to say where there is nothing to read."""
     place = f"no store '{store}'" if store else f"no store in '{results}'"
     return f"there is {place} yet; make one with: bench run --defense tgo --attack pgd40"
+
+
+def write_or_print(text: str, output: Path | None) -> None:
+    """Print what a command renders, or write it to the file the user named."""
+    if output is None:
+        print(text)
+        return
+    from bench.checkpoint import write_atomically
+
+    write_atomically(output, (text + "\n").encode())
+    print(f"wrote {output}")

@@ -76,17 +76,11 @@ def table(
         text = render(matrix(rows, iterate), form, opened)
     else:
         text = _of_paper(opened, name, dataset, model, budget, iterate, form, with_published)
-    if output is None:
-        print(text)
-        return
-    from bench.checkpoint import write_atomically
-
-    if form == "html":
+    if form == "html" and output is not None:
         from bench.report.formats.html import page
 
         text = page(text, name or "Robust accuracy")
-    write_atomically(output, (text + "\n").encode())
-    print(f"wrote {output}")
+    o.write_or_print(text, output)
 
 
 def _of_paper(

@@ -17,7 +17,7 @@ class Piece:
         text: what is read first.
         small: what stands behind it in smaller type: an interval.
         below: what stands on a line of its own under it: a published value.
-        bold: the best of its kind.
+        bold: what stands out, such as the best of its kind; a note should say which.
         mark: a sign that a note explains.
     """
 

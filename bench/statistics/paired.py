@@ -48,9 +48,9 @@ def compare_pairs(
 ) -> Paired:
     """Compare two sets of outcomes on the same images, in the same order.
 
-    The interval is Newcombe's square-and-add interval for paired proportions (Newcombe 1998, method 10, without
-    continuity correction), which joins the two Wilson intervals by the correlation of the outcomes. For shares of
-    draws it is conservative, as Wilson's is.
+    The interval is Newcombe's square-and-add interval for paired proportions (Newcombe 1998, Stat. Med. 17:2635,
+    method 10), which joins the two Wilson intervals by the outcomes' correlation, that corrected for continuity. For
+    shares of draws it is conservative, as Wilson's is.
 
     Args:
         first, second: share of scoring draws in which each image is right, in [0, 1], [N].
@@ -65,7 +65,10 @@ def compare_pairs(
     n = len(first)
     one, two = wilson(float(first.sum()), n), wilson(float(second.sum()), n)
     deviation = first.std() * second.std()
-    phi = float(np.mean((first - one.value) * (second - two.value)) / deviation) if deviation > 0 else 0.0
+    # n^2 times the covariance is Newcombe's ad - bc.
+    covariance = float(np.mean((first - one.value) * (second - two.value)))
+    covariance = max(covariance - 0.5 / n, 0.0) if covariance > 0 else covariance
+    phi = covariance / deviation if deviation > 0 else 0.0
     difference = one.value - two.value
 
     def reach(a: float, b: float) -> float:

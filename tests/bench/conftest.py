@@ -1,15 +1,62 @@
-"""A store to write into."""
+"""Stores to write into and to read from."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from bench.plan import Request, make_plan, together
+from bench.scheduler import Listener, run_plan
 from bench.store import Store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path / "bench.sqlite")
+    yield opened
+    opened.close()
+
+
+def measure(results: Path, *requests: Request) -> None:
+    """What `bench run` does, in this process."""
+    checkpoints = results / "checkpoints"
+    plan = together([make_plan(request, checkpoints, results / "data") for request in requests])
+    opened = Store(results / "bench.sqlite")
+    report = run_plan(plan.known_to(opened), opened, checkpoints, torch.device("cpu"), Listener())
+    opened.close()
+    assert not report.failures
+
+
+def tiny_request(tiny_npz: Path, **changes: object) -> Request:
+    """A request that takes a second."""
+    recipe = {"epochs": 1, "train_size": 96}
+    values: dict[str, object] = {"dataset": str(tiny_npz), "model": "cnn-small", "recipe": recipe, "eps": ("0.1",)}
+    return Request(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> Path:
+    """A results folder: two deterministic networks and a noisy one, two seeds, three attacks. Read only."""
+    results = tmp_path_factory.mktemp("measured")
+    attacks = ("clean", "fgsm", "pgd3")
+    measure(
+        results,
+        tiny_request(tiny_npz, defenses=("vanilla", "at", "nlif"), attacks=attacks, seeds=(0, 1), eps=("0.1", "0.2")),
+    )
+    return results
+
+
+@pytest.fixture
+def results(measured: Path, tmp_path: Path) -> Path:
+    """The same, to write into."""
+    return Path(shutil.copytree(measured, tmp_path / "results"))
+
+
+@pytest.fixture
+def full(results: Path) -> Iterator[Store]:
+    """The store of `results`."""
+    opened = Store(results / "bench.sqlite")
     yield opened
     opened.close()

@@ -9,7 +9,7 @@ _WIDE = 200
 
 
 def write(sheet: Sheet) -> str:
-    """As wide as the terminal, or 200 columns where nobody's window limits it; the best of its kind is starred."""
+    """As wide as the terminal, or 200 columns where nobody's window limits it; bold pieces are starred."""
     table = make_table("")
     for index, name in enumerate(sheet.columns):
         table.add_column(name, justify="left" if index < sheet.words else "right", overflow="fold")
@@ -19,12 +19,11 @@ def write(sheet: Sheet) -> str:
         table.add_row(*(("*" if piece.bold else "") + piece.plain for piece in row))
     console = Console()
     printer = Console(width=console.width if console.is_terminal else _WIDE, highlight=False, markup=False)
-    best = ("* best of its kind.",) if any(piece.bold for row in sheet.rows for piece in row) else ()
     with printer.capture() as capture:
         # As a title the caption would be folded to the table's width.
         if sheet.caption:
             printer.print(sheet.caption)
         printer.print(table)
-        for note in (*best, *sheet.notes):
+        for note in sheet.notes:
             printer.print(note)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

@@ -41,11 +41,11 @@ def table_sheet(filled: Filled, *, with_published: bool = False) -> Sheet:
     notes = [f"{MARK} suspect, perhaps too high; see bench show KEY."] if suspect else []
     if with_published:
         notes.append(
-            "Second line: the value printed in the TGO paper, and measured minus printed, in points. Bold marks the "
-            "best measured value of each training, not a significant difference: see bench compare."
+            "Second line: the value printed in the TGO paper, and measured minus printed, in points. Bold or * marks "
+            "the best measured value of each training, not a significant difference: see bench compare."
         )
     else:
-        notes.append("Bold: the best measured value of each training; whether it differs: bench compare.")
+        notes.append("Bold or *: the best measured value of each training; whether it differs: bench compare.")
     return Sheet(
         (*heads, *(column.head for column in filled.table.columns)), tuple(rows), len(heads), frozenset(breaks),
         caption(filled), tuple(notes), filled.table.name,
