@@ -233,6 +233,35 @@ def _job(
         weights_key, trained = f"file:{given.sha256}", True
     stochastic = is_stochastic(network)
     draws = request.draws or (STOCHASTIC_DRAWS if stochastic else 1)
+    template = CellSpec(
+        weights=weights_key,
+        model=spec.model,
+        test_hash=dataset.test_hash,
+        n=n,
+        attack=attacks[0],
+        draws=draws,
+        attack_seed=request.attack_seed,
+        dataset=dataset.name,
+        defense_name=spec.defense_name,
+        seed=spec.seed,
+    )
+    ordered = trajectories(template, attacks, stochastic=stochastic)
+    return TrainJob(spec, defense, weights_key, ordered, trained, request.weights)
+
+
+def trajectories(
+    template: CellSpec, attacks: Sequence[AttackSpec], *, stochastic: bool
+) -> tuple[tuple[CellSpec, ...], ...]:
+    """The cells of one network under several attacks, grouped by what one attack run serves, cheap ones first.
+
+    Args:
+        template: any of the cells.
+        attacks: of the cells.
+        stochastic: whether the network has noise.
+
+    Raises:
+        BenchError: an attack is not for such a network.
+    """
     groups: dict[str, dict[str, CellSpec]] = {}
     for attack in attacks:
         if not stochastic:
@@ -240,26 +269,17 @@ def _job(
         elif ATTACKS.get(attack.family).deterministic_only:
             raise BenchError(
                 f"attack '{attack.name}' keeps what one lucky draw broke, so it is refused for the noisy network of "
-                f"'{spec.defense_name}'; use autoattack-rand"
+                f"'{template.defense_name}'; use autoattack-rand"
             )
-        _check_classes(attack, dataset.num_classes)
-        cell = CellSpec(
-            weights=weights_key,
-            model=spec.model,
-            test_hash=dataset.test_hash,
-            n=n,
-            attack=attack,
-            draws=draws,
-            attack_seed=request.attack_seed,
-            dataset=dataset.name,
-            defense_name=spec.defense_name,
-            seed=spec.seed,
-        )
+        _check_classes(attack, template.model.num_classes)
+        cell = replace(template, attack=attack)
         groups.setdefault(trajectory_key(cell), {})[key_of(cell)] = cell
-    ordered = sorted(
-        (tuple(group.values()) for group in groups.values()), key=lambda group: max(cell.attack.steps for cell in group)
+    return tuple(
+        sorted(
+            (tuple(group.values()) for group in groups.values()),
+            key=lambda group: max(cell.attack.steps for cell in group),
+        )
     )
-    return TrainJob(spec, defense, weights_key, tuple(ordered), trained, request.weights)
 
 
 def _check_taken(attacks: Sequence[str], params: Mapping[str, str]) -> None:

@@ -81,10 +81,9 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
             continue
         for group in groups:
             missing = [cell for cell in group if key_of(cell) not in known]
-            for cells, done in _equally_far(missing, store, run):
-                rows = _attack(model, plan.dataset, cells, done, store, device, listener, report)
-                known.update({row.key: row for row in rows})
-                report.computed += len(rows)
+            rows = measure(model, plan.dataset, missing, store, device, run, listener, report)
+            known.update({row.key: row for row in rows})
+            report.computed += len(rows)
     report.rows = [known[key_of(cell)] for cell in plan.cells if key_of(cell) in known]
     return report
 
@@ -144,6 +143,31 @@ def network(
     if checked:
         check_model(model, pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
     return model
+
+
+def measure(
+    model: nn.Module,
+    dataset: Dataset,
+    trajectory: Sequence[CellSpec],
+    store: Store,
+    device: torch.device,
+    run: int,
+    listener: Listener,
+    report: Report,
+) -> list[CellRow]:
+    """Run one attack on one network, and store the outcomes of every cell that it serves.
+
+    Args:
+        model: on `device`.
+        dataset: its test images.
+        trajectory: cells of one `trajectory_key`; chunks that are stored already are not computed again.
+        store, run: where results go, and as part of which invocation.
+        listener, report: told what happens; a failure of the attack is recorded and not raised.
+    """
+    rows = []
+    for cells, done in _equally_far(trajectory, store, run):
+        rows += _attack(model, dataset, cells, done, store, device, listener, report)
+    return rows
 
 
 def _equally_far(

@@ -14,6 +14,7 @@ from bench.cli import (
     compare,
     doctor,
     evidence,
+    export,
     list_,
     peers,
     plan,
@@ -92,6 +93,8 @@ app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
 app.command("compare")(compare.compare)
 app.command("variance")(variance.variance)
+app.command("export")(export.export)
+app.command("import")(export.import_)
 app.command("evidence")(evidence.evidence)
 app.add_typer(baseline.baseline)
 app.command("check")(check.check)

@@ -6,11 +6,13 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench.audit.finding import Finding
+from bench.audit.join import AuditRow, network_of
 from bench.errors import BenchError
 from bench.outcome import Outcome
 from bench.spec import canonical_json
@@ -55,17 +57,19 @@ class Bundle:
     Attributes:
         cells: in the order of the store.
         weights: key -> `{"sha256", "spec", "log", "seconds"}` as the store has them.
+        audits: key -> what the store has of each audit that speaks about a cell.
         about: free notes of whoever wrote the file, JSON values.
     """
 
     cells: tuple[Parcel, ...]
     weights: Mapping[str, Mapping[str, Any]]
     about: Mapping[str, Any]
+    audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def collect_bundle(store: Store, rows: Iterable[CellRow], about: Mapping[str, Any] | None = None) -> Bundle:
     """Finished cells of a store as a bundle; unfinished ones are left out."""
-    parcels, weights = [], dict[str, Mapping[str, Any]]()
+    parcels, weights, audits = [], dict[str, Mapping[str, Any]](), dict[str, Mapping[str, Any]]()
     for row in rows:
         outcome = store.outcome(row.key)
         if row.summary is None or outcome is None:
@@ -81,7 +85,23 @@ def collect_bundle(store: Store, rows: Iterable[CellRow], about: Mapping[str, An
             known = store.weights(row.weights_key)
             assert known is not None
             weights[row.weights_key] = {name: known[name] for name in ("sha256", "spec", "log", "seconds")}
-    return Bundle(tuple(parcels), weights, dict(about or {}))
+        if row.audit is not None:
+            audits[row.audit.key] = _audit_json(row, row.audit)
+    return Bundle(tuple(parcels), weights, dict(about or {}), audits)
+
+
+def _audit_json(row: CellRow, audit: AuditRow) -> dict[str, Any]:
+    network = network_of(row.weights_key, row.spec["model"], row.norm)
+    return {
+        **network._asdict(),
+        "eps": audit.eps,
+        "n": audit.n,
+        "version": audit.version,
+        "verdict": audit.verdict,
+        "findings": [finding.as_json() for finding in audit.findings],
+        "seconds": audit.seconds,
+        "created": audit.created.isoformat(),
+    }
 
 
 def write_bundle(path: Path, bundle: Bundle) -> None:
@@ -104,6 +124,7 @@ def bundle_json(bundle: Bundle) -> dict[str, Any]:
         "version": VERSION,
         "about": dict(bundle.about),
         "weights": {key: dict(value) for key, value in bundle.weights.items()},
+        "audits": {key: dict(value) for key, value in bundle.audits.items()},
         "cells": [
             {
                 "key": parcel.key,
@@ -150,7 +171,8 @@ def bundle_of_json(data: Any, source: str) -> Bundle:
             if cell.weights_key not in weights:
                 raise ValueError(f"cell {cell.key[:12]} has no record of its weights")
         _check_unique(cells)
-        return Bundle(cells, weights, dict(data.get("about") or {}))
+        audits = {str(key): _checked_audit(value) for key, value in (data.get("audits") or {}).items()}
+        return Bundle(cells, weights, dict(data.get("about") or {}), audits)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise BenchError(f"'{source}' is damaged: {what}") from error
@@ -171,6 +193,14 @@ def _parcel(data: Mapping[str, Any]) -> Parcel:
         key, labels, spec, outcome, int(data["forwards"]), int(data["backwards"]), float(data["seconds"]),
         dict(data["provenance"]), datetime.fromisoformat(data["updated"]),
     )  # fmt: skip
+
+
+def _checked_audit(data: Mapping[str, Any]) -> dict[str, Any]:
+    for finding in data["findings"]:
+        Finding.of_json(finding)
+    datetime.fromisoformat(data["created"])
+    wanted = ("weights_key", "model_hash", "norm", "eps", "n", "version", "verdict", "findings", "seconds", "created")
+    return {name: data[name] for name in wanted}
 
 
 def _check_unique(cells: Sequence[Parcel]) -> None:

@@ -12,7 +12,7 @@ from bench.errors import ConflictingResultError
 from bench.exchange.bundle import Bundle, Parcel
 from bench.spec import canonical_json
 from bench.store import Store
-from bench.store.schema import Cell, Chunk, Run, Weights
+from bench.store.schema import Audit, Cell, Chunk, Run, Weights
 from bench.store.store import DONE, summarise
 
 TWIN = "twin:"
@@ -78,7 +78,21 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
             added.append(key)
             if key != parcel.key:
                 twins[key] = parcel.key
+        for key, audit in bundle.audits.items():
+            # An audit of a twin is not one of the weights that are here under that name.
+            same = renamed.get(str(audit["weights_key"])) == audit["weights_key"]
+            if same and session.get(Audit, key) is None:
+                run = next(iter(runs.values()), None) or _note_run(session, note)
+                created = datetime.fromisoformat(str(audit["created"]))
+                session.add(Audit(**{**audit, "key": key, "run_id": run, "created": created}))
     return Merged(tuple(added), tuple(known), twins)
+
+
+def _note_run(session: Session, note: Mapping[str, Any]) -> int:
+    run = Run(provenance={"imported": dict(note)})
+    session.add(run)
+    session.flush()
+    return run.id
 
 
 def _place_of(session: Session, key: str, sha256: str) -> str:

@@ -1,0 +1,277 @@
+"""`bench` from Python: results as data frames, and the evaluation of a model in hand."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bench.data import Dataset, load_dataset
+from bench.data.dataset import Protocol, pixels
+from bench.errors import BenchError
+from bench.exchange.choose import chosen_cells
+from bench.frames import cells_frame, samples_frame
+from bench.hygiene import Snapshot, check_model
+from bench.outcome import Outcome
+from bench.plan import STOCHASTIC_DRAWS, trajectories
+from bench.provenance import provenance
+from bench.resolve import parse_attack
+from bench.runtime import pick_device
+from bench.scheduler import Listener, Report, measure
+from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
+from bench.store import CellRow, Store
+from bench.training import hash_of
+from models.neurons import NeuronSpec, is_stochastic
+
+_NOTHING = Recipe(epochs=1, batch_size=2)
+
+
+def load_results(
+    path: str | Path = "results",
+    *,
+    samples: bool = False,
+    defenses: Sequence[str] | None = None,
+    attacks: Sequence[str] | None = None,
+    dataset: str | None = None,
+    model: str | None = None,
+    eps: str | None = None,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Stored results as a tidy data frame: one row for each finished cell. Nothing is computed.
+
+    Args:
+        path: a results folder, an SQLite file, or the URL of a database.
+        samples: one row for each image of each cell instead.
+        defenses, attacks: only these, as tables show them.
+        dataset, model, eps, seed: only this one.
+
+    Returns:
+        the columns that `bench.frames.cells_frame` lists, or `samples_frame`; rates are shares in [0, 1].
+
+    Raises:
+        BenchError: there is no store, or no cell matches.
+    """
+    target = str(path)
+    if "://" not in target:
+        file = Path(target) / "bench.sqlite" if Path(target).is_dir() else Path(target)
+        if not file.is_file():
+            raise BenchError(f"there is no store '{file}'; make one with: bench run --defense tgo --attack pgd40")
+        target = str(file)
+    store = Store(target)
+    try:
+        rows = chosen_cells(
+            store, defenses=defenses, attacks=attacks, dataset=dataset, model=model, eps=eps, seed=seed
+        )  # fmt: skip
+        return samples_frame(store, rows) if samples else cells_frame(store, rows)
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Attributes:
+        rows: one for each attack, in the order they were named, with rates, intervals, verdict and findings.
+        outcomes: per-image outcomes by attack.
+        cells: as `frame` gives it.
+    """
+
+    rows: tuple[CellRow, ...]
+    outcomes: Mapping[str, Outcome]
+    cells: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each attack: the columns of `load_results`."""
+        return self.cells.copy()
+
+    def outcome(self, attack: str) -> Outcome:
+        """The per-image outcomes under an attack.
+
+        Raises:
+            BenchError: it was not run.
+        """
+        if attack not in self.outcomes:
+            raise BenchError(f"attack '{attack}' was not run; there are {', '.join(self.outcomes)}")
+        return self.outcomes[attack]
+
+    def __str__(self) -> str:
+        return self._written("text")
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self._written("html")
+
+    def _written(self, form: str) -> str:
+        from bench.report.evaluation import evaluation_sheet
+        from bench.report.sheet import write_sheet
+
+        return write_sheet(evaluation_sheet(self.rows), form)
+
+
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    attacks: Sequence[str] = ("pgd40",),
+    *,
+    eps: str | float | None = None,
+    norm: str = "linf",
+    n: int | None = None,
+    draws: int | None = None,
+    attack_seed: int = 0,
+    gradient: str | None = None,
+    device: str = "auto",
+    name: str = "model",
+) -> Evaluation:
+    """Attack a model in hand, with all that a stored run has: checks, placebo, intervals, verdicts.
+
+    The model may be any module that maps images [N, C, H, W] in [0, 1] to logits [N, K], with its normalisation
+    inside. It is attacked in eval mode and comes back as it was, in place and mode, gradients included; torch's random
+    generators too. Nothing is written.
+
+    Args:
+        model: the network.
+        data: `(x, y)` as arrays or tensors, x uint8 or float in [0, 1], y integers in [0, K); or a torch Dataset or
+            DataLoader of such pairs; or the name of a dataset (`digits`, `cifar10`, `mine.npz`), for its test images.
+        attacks: as on the command line: `pgd40`, `apgd20:loss=dlr`, `pgd40@rga`.
+        eps: budget in pixel units, `"8/255"` or a number; the dataset's own where data is a name, else 8/255.
+        norm: `linf` or `l2`.
+        n: the first so many images; all of what is given, or the dataset's own number, if not given.
+        draws: scoring draws for a noisy network; 5 if not given.
+        attack_seed: selects the attacks' random numbers.
+        gradient: what spikes are differentiated by (`arctan:alpha=4`, `rga`); the network's own surrogate if None.
+        device: `auto`, `cpu`, `cuda`.
+        name: what tables call it.
+
+    Raises:
+        BenchError: data or names that cannot be right; a model whose logits depend on the previous batch, on their
+            neighbours, or on randomness that it does not declare; an attack that failed.
+    """
+    dataset, named = _dataset(data, model, device)
+    budget = eps if eps is not None else (dataset.protocol.eps if named else Fraction(8, 255))
+    n = n if n is not None else (min(dataset.protocol.n, len(dataset.x_test)) if named else len(dataset.x_test))
+    if not 1 <= n <= len(dataset.x_test):
+        raise BenchError(f"n must lie in [1, {len(dataset.x_test)}], got {n}")
+    if not attacks or isinstance(attacks, str):
+        raise BenchError("attacks is a list of names, such as ['fgsm', 'pgd10']")
+    # A float is meant as it is written: 0.1 is a tenth.
+    resolved = [parse_attack(text, str(budget), norm, gradient) for text in attacks]
+    where = pick_device(device, None)
+    before, place = Snapshot(model), next(iter(model.parameters()), torch.zeros(0)).device
+    grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+    model.to(where).eval()
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            store = Store(Path(folder) / "bench.sqlite")
+            try:
+                return _measured(model, dataset, resolved, n, draws, attack_seed, where, name, store)
+            finally:
+                store.close()
+    finally:
+        model.to(place)
+        before.restore()
+        for parameter, grad in grads:
+            parameter.grad = grad
+
+
+def _measured(
+    model: nn.Module,
+    dataset: Dataset,
+    attacks: Sequence[Any],
+    n: int,
+    draws: int | None,
+    attack_seed: int,
+    device: torch.device,
+    name: str,
+    store: Store,
+) -> Evaluation:
+    few = pixels(dataset.x_test[:32], device)
+    if len(few) < 4:
+        few = few.repeat(4, 1, 1, 1)[:4]
+    check_model(model, few, dataset.num_classes)
+    stochastic = is_stochastic(model)
+    spec = ModelSpec(
+        name=name, num_classes=dataset.num_classes, in_shape=dataset.in_shape, T=int(getattr(model, "T", 1)),
+        neuron=NeuronSpec("nlif" if stochastic else "lif"), mean=(), std=(), fingerprint=type(model).__qualname__,
+    )  # fmt: skip
+    sha256 = hash_of(model)
+    run = store.begin_run(provenance(device))
+    store.record_weights(f"file:{sha256}", sha256, {"model": identity_of(spec)}, [], None, run)
+    template = CellSpec(
+        weights=f"file:{sha256}", model=spec, test_hash=dataset.test_hash, n=n, attack=attacks[0],
+        draws=draws or (STOCHASTIC_DRAWS if stochastic else 1), attack_seed=attack_seed, dataset=dataset.name,
+        defense_name=name, seed=0,
+    )  # fmt: skip
+    report = Report()
+    found: dict[str, CellRow] = {}
+    groups = trajectories(template, attacks, stochastic=stochastic)
+    for group in groups:
+        for row in measure(model, dataset, group, store, device, run, Listener(), report):
+            found[row.key] = row
+    if report.failures:
+        raise BenchError(report.failures[0])
+    names = [cell.attack.name for group in groups for cell in group]
+    order = {text: number for number, text in enumerate(attack.name for attack in attacks)}
+    rows = sorted(found.values(), key=lambda row: order.get(row.attack, len(names)))
+    outcomes = {row.attack: outcome for row in rows if (outcome := store.outcome(row.key)) is not None}
+    return Evaluation(tuple(rows), outcomes, cells_frame(store, rows))
+
+
+def _dataset(data: Any, model: nn.Module, device: str) -> tuple[Dataset, bool]:
+    """The images of a name, a pair or a loader, checked; and whether it was a name."""
+    if isinstance(data, str | Path):
+        return load_dataset(str(data), Path("data")), True
+    x, y = data if isinstance(data, tuple) and len(data) == 2 else _collected(data)
+    images, labels = _tensor(x), _tensor(y)
+    if images.dim() != 4 or not len(images):
+        raise BenchError(f"images must be [N, C, H, W], got {list(images.shape)}")
+    images = images if images.dtype == torch.uint8 else images.to(torch.float32)
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise BenchError(f"labels must be integers, got {labels.dtype}")
+    classes = _classes(model, pixels(images[:1], pick_device(device, None)))
+    protocol = Protocol("", Fraction(8, 255), Fraction(2, 255), _NOTHING, len(images))
+    names = tuple(str(k) for k in range(classes))
+    labels = labels.to(torch.int64).cpu()
+    return Dataset("data", images.cpu(), labels, images.cpu(), labels, names, (), (), protocol), False
+
+
+def _tensor(values: Any) -> Tensor:
+    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _collected(data: Any) -> tuple[Tensor, Tensor]:
+    """Everything a torch Dataset or DataLoader yields."""
+    try:
+        if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+            pairs = [data[i] for i in range(len(data))]
+            return torch.stack([torch.as_tensor(x) for x, _ in pairs]), torch.as_tensor([int(y) for _, y in pairs])
+        batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in data]
+        return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    except (TypeError, ValueError) as error:
+        raise BenchError(
+            f"data must be (x, y), a torch Dataset or DataLoader of such pairs, or the name of a dataset; got "
+            f"{type(data).__name__} ({error})"
+        ) from error
+
+
+def _classes(model: nn.Module, x: Tensor) -> int:
+    modes = [(module, module.training) for module in model.modules()]
+    place = next(iter(model.parameters()), torch.zeros(0)).device
+    try:
+        model.eval()
+        with torch.no_grad():
+            logits = model(x.to(place))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BenchError(f"the model returns {got} for one image, not logits [N, K]")
+    return int(logits.shape[1])
