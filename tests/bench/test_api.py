@@ -1,0 +1,176 @@
+"""From Python: a model in hand, and stored results as frames."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bench
+from bench.api import Evaluation
+from bench.data import load_dataset
+from bench.errors import BenchError
+from bench.evidence.stored import stored_cell, stored_network
+from bench.frames import cells_frame, samples_frame
+from bench.report.formats.html import page
+from bench.store import Store
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
+
+
+def images(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.uniform(0, 1, (n, 1, 8, 8)).astype(np.float32), random.integers(0, 3, n)
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluation:
+    return bench.evaluate(linear(), images(), ["fgsm", "pgd3", "pgd10"], eps=0.05)
+
+
+def test_fgsm_on_a_linear_model_is_the_closed_form(evaluated: Evaluation) -> None:
+    """Binary margins of a linear model under linf: the sign step along the loss's gradient is what FGSM does."""
+    model, (x, y) = linear().eval(), images()
+    point = torch.from_numpy(x).requires_grad_()
+    labels = torch.from_numpy(y)
+    loss = nn.functional.cross_entropy(model(point), labels, reduction="sum")
+    (grad,) = torch.autograd.grad(loss, point)
+    moved = (point + 0.05 * grad.sign()).clamp(0, 1)
+    clean, attacked = (model(z).argmax(1) == labels for z in (point, moved))
+    outcome = evaluated.outcome("fgsm")
+    assert outcome.clean[:, 0].tolist() == clean.tolist()
+    assert outcome.robust_last.tolist() == (clean & attacked).double().tolist()
+
+
+def test_the_frame_has_the_columns_of_stored_results(evaluated: Evaluation) -> None:
+    frame = evaluated.frame()
+    assert list(frame["attack"]) == ["fgsm", "pgd3", "pgd10"]
+    assert list(frame.columns) == list(cells_frame(None).columns)
+    assert (frame["robust"] <= frame["clean"]).all()
+    assert frame["n"].tolist() == [40] * 3
+    frame["robust"] = 0
+    assert evaluated.frame()["robust"].sum() > 0
+
+
+def test_it_shows_itself(evaluated: Evaluation) -> None:
+    assert "clean accuracy" in repr(evaluated)
+    assert "pgd10" in repr(evaluated)
+    assert "<table>" in page(evaluated._repr_html_(), "x")
+    with pytest.raises(BenchError, match="'apgd5' was not run; there are fgsm, pgd3, pgd10"):
+        evaluated.outcome("apgd5")
+
+
+def test_the_model_and_the_generators_come_back_as_they_were() -> None:
+    model = linear()
+    model[1].weight.grad = torch.ones_like(model[1].weight)  # type: ignore[union-attr]
+    weights = model[1].weight.detach().clone()  # type: ignore[operator,union-attr]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    bench.evaluate(model, images(8), ["pgd3"], eps=0.1)
+    assert model.training
+    assert torch.equal(model[1].weight, weights)  # type: ignore[arg-type]
+    assert torch.equal(model[1].weight.grad, torch.ones_like(weights))  # type: ignore[arg-type,union-attr]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_data_in_any_form_is_the_same_data(evaluated: Evaluation) -> None:
+    x, y = images()
+    pair = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    for data in ((torch.from_numpy(x), torch.from_numpy(y)), pair, DataLoader(pair, batch_size=7)):
+        again = bench.evaluate(linear(), data, ["pgd3"], eps="0.05")
+        assert again.outcome("pgd3").pack() == evaluated.outcome("pgd3").pack()
+
+
+def test_it_agrees_with_a_stored_run_where_the_random_numbers_do_not_matter(measured: Path) -> None:
+    store = Store(measured / "bench.sqlite")
+    row = next(row for row in store.cells(attack="fgsm", seed=0, eps="1/10") if row.defense == "at")
+    cell = stored_cell(row)
+    model = stored_network(cell, store, measured / "checkpoints", torch.device("cpu"))
+    tiny = load_dataset(str(next(measured.parent.parent.rglob("tiny.npz"))), measured)
+    found = bench.evaluate(model, (tiny.x_test, tiny.y_test), ["fgsm"], eps=0.1)
+    stored = store.outcome(row.key)
+    assert stored is not None
+    assert np.array_equal(found.outcome("fgsm").last, stored.last)
+    assert found.rows[0].verdict == row.verdict
+
+
+class Leaky(nn.Module):
+    """Remembers what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.v = linear(), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = self.v + float(x.mean())
+        logits: Tensor = self.inner(x) + self.v * torch.arange(3.0)
+        return logits
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3] * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "attacks", "complaint"),
+    [
+        (Leaky(), images(), ["fgsm"], "leaks state"),
+        (Broken(), images(), ["fgsm"], "NaN or infinite"),
+        (nn.Identity(), images(), ["fgsm"], "not logits"),
+        (linear(), (images()[0] * 3, images()[1]), ["fgsm"], r"must lie in \[0, 1\]"),
+        (linear(), (images()[0], images()[1] + 7), ["fgsm"], "labels range over"),
+        (linear(), (images()[0], images()[1].astype(float)), ["fgsm"], "labels must be integers"),
+        (linear(), (images()[0][:, 0], images()[1]), ["fgsm"], "must be .N, C, H, W."),
+        (linear(), (images()[0][:0], images()[1][:0]), ["fgsm"], "must be .N, C, H, W."),
+        (linear(), 5, ["fgsm"], "data must be"),
+        (linear(), images(), ["pgdd40"], "did you mean"),
+        (linear(), images(), "fgsm", "list of names"),
+        (linear(), images(), [], "list of names"),
+    ],
+)
+def test_what_cannot_be_right_is_said_in_a_line(
+    model: nn.Module, data: object, attacks: list[str], complaint: str
+) -> None:
+    with pytest.raises(BenchError, match=complaint) as refused:
+        bench.evaluate(model, data, attacks, eps=0.1)
+    assert "\n" not in str(refused.value)
+
+
+def test_stored_results_as_frames(measured: Path) -> None:
+    frame = bench.load_results(measured)
+    assert len(frame) == 36
+    assert frame["key"].is_unique
+    assert {"vanilla", "at", "nlif"} == set(frame["defense"])
+    assert frame["epochs"].tolist() == [1] * len(frame)
+    assert str(frame["updated"].dtype).startswith("datetime64")
+    some = bench.load_results(measured / "bench.sqlite", defenses=["at"], attacks=["fgsm"], eps="0.1")
+    assert len(some) == 2
+    samples = bench.load_results(measured, samples=True, defenses=["nlif"], attacks=["pgd3"], eps="0.1", seed=1)
+    assert len(samples) == 160
+    assert set(np.unique(samples["robust"] * 5).round(6)) <= {0, 1, 2, 3, 4, 5}
+    rate = bench.load_results(measured, defenses=["nlif"], attacks=["pgd3"], eps="0.1", seed=1)["robust"].iloc[0]
+    assert samples["robust"].mean() == pytest.approx(rate)
+
+
+def test_reading_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="there is no store"):
+        bench.load_results(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_without_a_store_says_what_it_can(full: Store) -> None:
+    rows = full.cells()
+    bare, whole = cells_frame(None, rows), cells_frame(full, rows)
+    assert list(bare.columns) == list(whole.columns)
+    assert bare["robust"].equals(whole["robust"])
+    assert bare["epochs"].isna().all()
+    assert whole["device"].notna().all()
+    assert isinstance(samples_frame(full, []), pd.DataFrame)
