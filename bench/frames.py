@@ -71,6 +71,11 @@ def samples_frame(store: Store, rows: Sequence[CellRow]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def rows_where(frame: pd.DataFrame, holds: Sequence[bool]) -> pd.DataFrame:
+    """Rows for which a list says so; of an empty frame too, where an empty list would select columns."""
+    return frame[pd.Series(list(holds), index=frame.index, dtype=bool)]
+
+
 def written_frame(frame: pd.DataFrame, form: str) -> str:
     """A frame of any kind as `csv`, or as `json`: a list of objects, null where a value is missing."""
     if form == "csv":

@@ -12,9 +12,11 @@ from bench.cli import (
     baseline,
     check,
     compare,
+    curve,
     doctor,
     evidence,
     export,
+    figure,
     list_,
     peers,
     plan,
@@ -93,6 +95,8 @@ app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
 app.command("compare")(compare.compare)
 app.command("variance")(variance.variance)
+app.command("curve")(curve.curve)
+app.command("figure")(figure.figure)
 app.command("export")(export.export)
 app.command("import")(export.import_)
 app.command("evidence")(evidence.evidence)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.frames import rows_where
 from bench.plan import without_eot
 from bench.report.published import TGO, published
 from bench.report.tables.layout import Block, Column, PaperTable, Row
@@ -109,7 +110,7 @@ def fill(
         ]
         blocks.append(_with_best(block.rows, lines))
     shown = pd.concat(used).drop_duplicates("key") if used else valid.iloc[:0]
-    competing = _where(fitting, [_competes(line, table) for line in fitting.itertuples()])
+    competing = rows_where(fitting, [_competes(line, table) for line in fitting.itertuples()])
     left_out = len(set(competing["key"]) - set(shown["key"]))
     return Filled(table, str(chosen["dataset"].iloc[0]), models, tuple(blocks), shown, left_out, iterate)
 
@@ -137,11 +138,6 @@ def _of_budget(chosen: pd.DataFrame, eps: str | None) -> pd.DataFrame:
     budgets = list(chosen["eps_text"].unique())
     wanted = eps or ("8/255" if "8/255" in budgets or not budgets else str(chosen["eps_text"].mode().iloc[0]))
     return chosen[chosen["eps_text"] == wanted]
-
-
-def _where(frame: pd.DataFrame, holds: list[bool]) -> pd.DataFrame:
-    # An empty list alone would select no columns instead of no rows.
-    return frame[pd.Series(holds, index=frame.index, dtype=bool)]
 
 
 def _nothing(table: PaperTable, cells: pd.DataFrame) -> str:
@@ -173,7 +169,7 @@ def _value(
 ) -> Value:
     printed = _printed(table, block, row, column)
     fitting = cells[cells["defense"] == row.defense]
-    fitting = _where(fitting, [_fits(line, column) for line in fitting.itertuples()])
+    fitting = rows_where(fitting, [_fits(line, column) for line in fitting.itertuples()])
     if fitting.empty:
         return Value(None, published=printed)
     fitting = fitting.assign(

@@ -1,0 +1,75 @@
+"""`bench curve`: robust accuracy over the budget or over lam_max."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options as o
+from bench.errors import BenchError
+
+
+def curve(
+    over: Annotated[str, typer.Argument(help="eps or lambda.")],
+    attack: o.Attacks = None,
+    defense: o.Defenses = None,
+    dataset: o.DatasetName = None,
+    model: o.ModelName = None,
+    eps: Annotated[str | None, typer.Option("--eps", help="Of lambda curves: the budget.")] = None,
+    norm: Annotated[str, typer.Option("--norm", help="linf or l2.")] = "linf",
+    iterate: Annotated[str, typer.Option("--iterate", help="last (the default), or any.")] = "last",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="png, pdf, svg, csv or json by its ending; png, pdf and svg without one."),
+    ] = None,
+    results: o.Results = o.DEFAULT_RESULTS,
+    store: o.StoreTarget = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Draw stored robust accuracies as curves with their intervals (Fig. 3 of the TGO paper).
+
+    Over eps: a curve for each defense under one attack. Over lambda: clean and robust accuracy of networks trained
+    with several weights of the membrane constraint. Nothing is computed.
+
+    Examples:
+
+      bench run -d at,tgo+at -a pgd20 --eps 0.025,0.05,0.075,0.1 && bench curve eps -a pgd20
+
+      bench run --preset fig3 && bench curve lambda -a pgd10,pgd40 --eps 8/255
+    """
+    if over not in ("eps", "lambda"):
+        raise BenchError(f"bench curve draws over eps or lambda, not over '{over}'")
+    if iterate not in ("last", "any"):
+        raise BenchError(f"--iterate must be last or any, got '{iterate}'")
+    opened = o.open_existing_store(results, store)
+    if opened is None:
+        raise BenchError(o.no_store(results, store))
+    from bench.exchange.choose import chosen_cells
+    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas
+    from bench.figures.style import write_figure
+    from bench.frames import cells_frame, written_frame
+    from bench.resolve import split_list
+
+    rows = chosen_cells(opened, defenses=defense, dataset=dataset, model=model, eps=eps, norm=norm)
+    cells = cells_frame(opened, rows)
+    names = split_list(attack or ())
+    if not names:
+        held = cells[cells["family"] != "clean"]["attack"]
+        names = [str(held.mode().iloc[0])] if len(held) else ["pgd40"]
+    if over == "eps":
+        if len(names) > 1:
+            raise BenchError("eps curves are of one attack; name one with -a")
+        curves = eps_curves(cells, names[0], iterate)
+    else:
+        known = lambdas(opened.trained())
+        if not known:
+            raise BenchError("no stored network was trained with a membrane constraint; try: bench run --preset fig3")
+        curves = lambda_curves(cells, known, names, iterate)
+    if as_json or (output is not None and output.suffix in (".csv", ".json")):
+        form = "json" if as_json or output is None else output.suffix[1:]
+        o.write_or_print(written_frame(curves.points, form), output)
+        return
+    written = write_figure(draw_curves(curves), output or Path(f"{over}-curves"))
+    print(f"wrote {', '.join(map(str, written))}")
+    for note in curves.notes:
+        print(note)

@@ -1,0 +1,123 @@
+"""`bench figure`: the paper's figures of stored networks."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import options as o
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.figures.subjects import Subject
+
+NAMES = ("fig1", "fig3", "fig4", "fig4-membrane", "fig4-landscape", "fig5")
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help="fig1, fig3, fig4 (or fig4-membrane, fig4-landscape) or fig5.")],
+    keys: Annotated[
+        str | None, typer.Option("--keys", metavar="KEY,KEY", help="Cells whose networks to show, by their keys.")
+    ] = None,
+    attack: o.Attacks = None,
+    dataset: o.DatasetName = None,
+    model: o.ModelName = None,
+    eps: Annotated[str | None, typer.Option("--eps", help="Only cells of this budget.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--images", metavar="INT", help="Test images; 64 if not given, 8 for fig5.")
+    ] = None,
+    grid: Annotated[int, typer.Option("--grid", metavar="INT", help="Points a side of the loss planes, odd.")] = 21,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="png, pdf, svg or json by its ending; png, pdf and svg without one."),
+    ] = None,
+    data_dir: o.DataDir = o.DEFAULT_DATA,
+    results: o.Results = o.DEFAULT_RESULTS,
+    store: o.StoreTarget = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    plugins: o.Plugins = None,
+) -> None:
+    """Draw a figure of the TGO paper from stored networks.
+
+    fig1: potentials of neurons without and under attack. fig3: the eps curves, as bench curve eps. fig4: membrane
+    potentials around the threshold, and the loss around weights and images. fig5: input gradients. Shown are a
+    vanilla and a TGO network under one attack, or the networks of the cells that --keys names. With an output
+    that ends in .json the numbers behind the figure are written instead.
+
+    Example:
+
+      bench run -d vanilla,tgo -a rfgsm && bench figure fig4-membrane
+    """
+    if name not in NAMES:
+        raise BenchError(f"unknown figure '{name}'; choose from {', '.join(NAMES)}")
+    if name == "fig3":
+        from bench.cli.curve import curve
+
+        curve("eps", attack=attack, dataset=dataset, model=model, output=output, results=results, store=store)
+        return
+    if grid < 3 or grid % 2 == 0:
+        raise BenchError(f"--grid must be odd and at least 3, got {grid}")
+    if count is not None and count < 1:
+        raise BenchError(f"-n must be at least 1, got {count}")
+    o.load_plugins(plugins)
+    opened = o.open_existing_store(results, store)
+    if opened is None:
+        raise BenchError(o.no_store(results, store))
+    from bench.exchange.choose import chosen_cells
+    from bench.figures.subjects import about, chosen_rows, subjects
+    from bench.runtime import pick_device
+
+    # A dataset of one's own is stored under its file's name.
+    file = dataset if dataset and dataset.endswith(".npz") else None
+    dataset = Path(file).stem if file else dataset
+    wanted = [part for part in (keys or "").split(",") if part]
+    rows = [opened.cell(key) for key in wanted] or chosen_cells(
+        opened, attacks=attack, dataset=dataset, model=model, eps=eps, seed=seed
+    )
+    where = pick_device(device, threads)
+    n = count or (8 if name == "fig5" else 64)
+    shown = subjects(chosen_rows(rows, wanted), opened, results / "checkpoints", data_dir, where, n, file)
+    if len({subject.name for subject in shown}) < len(shown):
+        raise BenchError("two cells of one defense cannot be told apart in a figure; name one of them")
+    caption = about(shown, opened.trained())
+    for part in ("fig4-membrane", "fig4-landscape") if name == "fig4" else (name,):
+        target = output
+        if output is not None and name == "fig4":
+            target = output.with_name(f"{output.stem}-{part.removeprefix('fig4-')}{output.suffix}")
+        _one(part, shown, caption, grid, target, data_dir, file)
+
+
+def _one(
+    part: str, shown: "list[Subject]", caption: str, grid: int, output: Path | None, data_dir: Path, file: str | None
+) -> None:
+    from bench.evidence.numbers import Numbers
+    from bench.evidence.stored import stored_images
+    from bench.figures import flips, heat, membrane, surface
+    from bench.figures.style import write_figure
+
+    if part == "fig4-landscape":
+        typer.echo(f"{2 * grid * grid} passes over {len(shown[0].x)} images for each network ...", err=True)
+    found: dict[str, tuple[Numbers, ...]]
+    if part == "fig1":
+        found = dict(traces := flips.measure(shown))
+        drawn = flips.draw(traces, caption)
+    elif part == "fig4-membrane":
+        found = dict(histograms := membrane.measure(shown))
+        drawn = membrane.draw(histograms, caption)
+        typer.echo(membrane.sentence(histograms))
+    elif part == "fig4-landscape":
+        found = dict(planes := surface.measure(shown, grid))
+        drawn = surface.draw(planes, caption)
+    else:
+        found = dict(maps := heat.measure(shown))
+        classes = stored_images(shown[0].cell, data_dir, file).class_names
+        drawn = heat.draw(maps, shown[0].x, classes, caption)
+        typer.echo(heat.sentence(maps))
+    if output is not None and output.suffix == ".json":
+        numbers = {name: [each.to_json() for each in parts] for name, parts in found.items()}
+        o.write_or_print(json.dumps({"figure": part, "about": caption, "networks": numbers}, indent=1), output)
+        return
+    print(f"wrote {', '.join(map(str, write_figure(drawn, output or Path(part))))}")

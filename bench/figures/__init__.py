@@ -1,0 +1,1 @@
+"""The figures of the TGO paper, drawn from stored networks and cells."""

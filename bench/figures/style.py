@@ -1,0 +1,76 @@
+"""How every figure looks, and how it becomes a file."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bench.checkpoint import write_atomically
+from bench.errors import BenchError
+
+FORMATS = ("png", "pdf", "svg")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+"""Okabe and Ito's, which colour-blind readers can tell apart."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "figure.dpi": 200,
+    "svg.hashsalt": "bench",
+    "pdf.fonttype": 42,
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of a size in inches, in the house style, with a canvas that needs no screen."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+    return figure
+
+
+def styled() -> Any:
+    """A context in which axes are made and drawn in the house style."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def caption(figure: Figure, text: str, width: int) -> None:
+    """Set a small caption under the axes, folded to so many letters."""
+    import textwrap
+
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=6.5, color="#444444", x=0.01, ha="left")
+
+
+def write_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure: in the format that the name ends in, or in all of `FORMATS` where it ends in none.
+
+    The same figure gives the same bytes, today and tomorrow.
+
+    Raises:
+        BenchError: another ending, or the file cannot be written.
+    """
+    suffix = path.suffix.lstrip(".")
+    if suffix and suffix not in FORMATS:
+        raise BenchError(f"'{path}' must end in .{', .'.join(FORMATS)}, or in nothing for all of them")
+    paths = [path] if suffix else [path.with_name(f"{path.name}.{form}") for form in FORMATS]
+    for each in paths:
+        write_atomically(each, rendered(figure, each.suffix.lstrip(".")))
+    return paths
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """A figure as the bytes of a file."""
+    buffer = io.BytesIO()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    with styled():
+        figure.savefig(buffer, format=form, dpi=200, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""The networks that a figure shows, rebuilt from stored cells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from attacks.threat import Threat, format_eps
+from bench.data.dataset import pixels
+from bench.errors import BenchError
+from bench.evidence.attacked import attacked_images
+from bench.evidence.probe import Probe
+from bench.evidence.stored import stored_cell, stored_images, stored_network
+from bench.report.tables import layout
+from bench.resolve import parse_gradient, threat_of
+from bench.spec import CellSpec
+from bench.store import CellRow, Store
+from models.neurons import is_stochastic, spiking_layers
+from models.random import derive_key
+
+_PAPER = ("vanilla", "tgo")
+_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network and what it looks at.
+
+    Attributes:
+        name: its defense.
+        row, cell: the stored cell that it was taken from: its attack is the attack of the figure.
+        model: in eval mode.
+        x, y: the first test images [N, C, H, W] and their labels [N].
+        probe: gradient and noise.
+        threat: of the cell.
+    """
+
+    name: str
+    row: CellRow
+    cell: CellSpec
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    probe: Probe
+    threat: Threat
+
+    def attacked(self) -> Tensor:
+        """The cell's attack on `x`, [N, C, H, W]."""
+        return attacked_images(self.model, self.x, self.y, self.cell)
+
+
+def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str] = ()) -> list[CellRow]:
+    """The cells of a figure: those named, or the paper's pair of a vanilla and a TGO network.
+
+    The pair is of one dataset, model, attack, budget and seed: of those that have both, an attack named RFGSM as in the
+    paper, then the newest.
+
+    Raises:
+        BenchError: no pair is stored.
+    """
+    if keys:
+        return list(rows)
+    groups: dict[tuple[object, ...], dict[str, CellRow]] = {}
+    for row in rows:
+        if row.summary is not None and row.verdict != "invalid" and row.spec["attack"]["family"] != "clean":
+            place = (row.dataset, row.model, row.attack, row.norm, row.eps, row.seed)
+            groups.setdefault(place, {})[row.defense] = row
+    pairs = {place: group for place, group in groups.items() if all(name in group for name in _PAPER)}
+    if not pairs:
+        raise BenchError(
+            "no vanilla and tgo network under one attack is stored: bench run -d vanilla,tgo -a rfgsm, or name cells "
+            "with --keys"
+        )
+    best = max(pairs, key=lambda place: (place[2] == "rfgsm", min(pairs[place][name].updated for name in _PAPER)))
+    return [pairs[best][name] for name in _PAPER]
+
+
+def subjects(
+    rows: Sequence[CellRow],
+    store: Store,
+    checkpoints: Path,
+    data_dir: Path,
+    device: torch.device,
+    n: int,
+    dataset: str | None = None,
+) -> list[Subject]:
+    """Rebuild the networks of some cells.
+
+    Args:
+        rows: from `chosen_rows`.
+        store, checkpoints, data_dir: where they are.
+        device: where to compute.
+        n: the first so many test images.
+        dataset: the path of the images, where the cells' own label does not find them.
+
+    Raises:
+        BenchError: a checkpoint or a dataset is missing or has changed, or the cells are of different images.
+    """
+    found = []
+    for row in rows:
+        cell = stored_cell(row)
+        if cell.test_hash != stored_cell(rows[0]).test_hash:
+            raise BenchError("the cells of one figure must be of the same test images")
+        images = stored_images(cell, data_dir, dataset)
+        model = stored_network(cell, store, checkpoints, device)
+        if not spiking_layers(model):
+            raise BenchError(f"model '{cell.model.name}' has no spiking layers: there are no potentials to look at")
+        threat = threat_of(cell.attack)
+        x = pixels(images.x_test[: min(n, cell.n)], device)
+        y = images.y_test[: len(x)].to(device)
+        probe = Probe(
+            torch.arange(len(x), device=device),
+            parse_gradient(threat.surrogate) if threat.surrogate else None,
+            derive_key(cell.weights, cell.test_hash, "figure"),
+            _DRAWS if is_stochastic(model) else 1,
+        )
+        found.append(Subject(row.defense, row, cell, model, x, y, probe, threat))
+    return found
+
+
+def about(shown: Sequence[Subject], trained: Mapping[str, Mapping[str, object]]) -> str:
+    """What every figure's caption ends with: what was measured, and what of it is not the paper's."""
+    first = shown[0]
+    epochs = set()
+    for subject in shown:
+        spec = trained.get(subject.row.weights_key, {}).get("spec") or {}
+        recipe = spec.get("recipe") if isinstance(spec, Mapping) else None
+        epochs.add(recipe.get("epochs") if isinstance(recipe, Mapping) else None)
+    of = "CIFAR-100 / WRN-16, T 4, 300 epochs"
+    model = first.cell.model
+    trainings = ", ".join(str(e or "?") for e in sorted(epochs, key=str))
+    facts = (
+        f"{first.row.dataset} / {model.name}, T {model.T}, epochs {trainings}, "
+        f"{len(first.x)} test images, seed {first.row.seed}, {first.row.norm} eps {format_eps(Fraction(first.row.eps))}"
+    )
+    same = (first.row.dataset, model.name, epochs, model.T) == ("cifar100", "wrn16-4", {layout.EPOCHS}, layout.T)
+    return f"{facts}." if same else f"{facts}. NOT the paper's conditions ({of})."

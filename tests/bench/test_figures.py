@@ -1,0 +1,197 @@
+"""Figures: the numbers behind them are those of the networks, and the files are what they say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from support import Run
+
+from bench.errors import BenchError
+from bench.evidence.heatmap import heatmaps
+from bench.evidence.histogram import HIGH, LOW, membrane_histograms
+from bench.evidence.membrane import layer_membranes
+from bench.evidence.neurons import neuron_traces
+from bench.evidence.probe import Probe
+from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas
+from bench.figures.style import FORMATS, new_figure, rendered, write_figure
+from bench.frames import cells_frame
+from bench.registry import MODELS
+from bench.store import Store
+from models.neurons import NeuronSpec
+
+
+def network(kind: str = "lif", dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    torch.manual_seed(0)
+    params = (("noise_var", 0.4),) if kind == "nlif" else ()
+    builder = MODELS.get("cnn-small")
+    neuron = NeuronSpec(kind, params=params)
+    model = builder(num_classes=3, in_shape=(1, 8, 8), T=4, neuron=neuron.build, mean=(0.0,), std=(1.0,))
+    return model.to(dtype).eval()  # type: ignore[no-any-return]
+
+
+def probe(n: int, draws: int = 1) -> Probe:
+    return Probe(torch.arange(n), None, 7, draws, 4)
+
+
+X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(("kind", "draws"), [("lif", 1), ("nlif", 2)])
+def test_histograms_count_every_potential_once(kind: str, draws: int) -> None:
+    model = network(kind)
+    histograms = membrane_histograms(model, X, probe(6, draws), 0.3)
+    membranes = layer_membranes(model, X, probe(6, draws), 0.3)
+    *layers, whole = histograms
+    assert [h.layer for h in layers] == [m.name for m in membranes]
+    for histogram, membrane in zip(layers, membranes, strict=True):
+        assert histogram.total == sum(histogram.counts) == membrane.neurons * 6 * 4 * draws
+        assert histogram.near == pytest.approx(np.mean(membrane.near))
+    assert whole.total == sum(h.total for h in layers)
+    assert np.sum([h.counts for h in layers], axis=0).tolist() == list(whole.counts)
+    assert (whole.edges[0], whole.edges[-1]) == (LOW, HIGH)
+
+
+def test_heat_maps_are_the_gradient_of_the_class_s_logit() -> None:
+    model = network(dtype=torch.float64)
+    x = X.double()
+    maps = heatmaps(model, x, Y, probe(6))
+    for i, heat in enumerate(maps):
+        point = x[i : i + 1].clone().requires_grad_()
+        (grad,) = torch.autograd.grad(model(point)[0, Y[i]], point)
+        assert np.asarray(heat.values) == pytest.approx(grad.abs().sum(1)[0].numpy())
+        assert heat.zero_share == pytest.approx(float((grad == 0).double().mean()))
+        assert heat.label == int(Y[i])
+
+
+def test_traces_show_neurons_by_rank_and_count_all_flips() -> None:
+    model = network("nlif")
+    still = neuron_traces(model, X, X, probe(6), 5)
+    assert all(layer.flipped == 0 and not any(n.flips for n in layer.shown) for layer in still)
+    assert all(n.clean == n.attacked for layer in still for n in layer.shown)
+    moved = neuron_traces(model, X, (X + 0.3).clamp(0, 1), probe(6), 10_000)
+    for layer, same in zip(moved, still, strict=True):
+        assert len(layer.shown) == layer.neurons
+        assert sum(n.flips for n in layer.shown) == layer.flipped
+        distances = [n.distance for n in layer.shown]
+        assert distances == sorted(distances)
+        assert [n.neuron for n in same.shown] == [
+            layer.shown[round(i)].neuron for i in np.linspace(0, layer.neurons - 1, 5).astype(int)
+        ]
+        for neuron in layer.shown:
+            assert neuron.flips == (neuron.clean_spikes != neuron.attacked_spikes)
+            assert neuron.distance == pytest.approx(min(abs(v - layer.v_threshold) for v in neuron.clean))
+    assert sum(layer.flipped for layer in moved) > 0
+
+
+def cells(*lines: tuple[str, float, float, int], **common: object) -> pd.DataFrame:
+    """(defense, eps, robust accuracy, seed) under pgd10."""
+    rows = []
+    for defense, eps, robust, seed in lines:
+        row: dict[str, object] = dict.fromkeys(cells_frame(None).columns)
+        row |= {
+            "key": f"{defense}{eps}{seed}", "dataset": "d", "model": "m", "T": 4, "decay": 0.5, "defense": defense,
+            "seed": seed, "epochs": 5, "attack": "pgd10", "norm": "linf", "eps": eps, "eps_text": str(eps), "n": 100,
+            "draws": 1, "attack_seed": 0, "weights": f"{defense}{seed}", "verdict": "ok", "clean": 0.9,
+            "clean_low": 0.85, "clean_high": 0.93, "robust": robust, "robust_low": robust - 0.05,
+            "robust_high": robust + 0.05, "updated": pd.Timestamp("2026-01-01"),
+        }  # fmt: skip
+        rows.append(row | common)
+    return pd.DataFrame(rows)
+
+
+def test_an_eps_curve_begins_at_clean_accuracy_and_holds_the_stored_rates() -> None:
+    curves = eps_curves(cells(("at", 0.2, 0.3, 0), ("at", 0.1, 0.6, 0), ("vanilla", 0.1, 0.4, 0)), "pgd10")
+    at = curves.points[curves.points["curve"] == "at"]
+    assert at["x"].tolist() == [0.0, 0.1, 0.2]
+    assert at["value"].tolist() == [0.9, 0.6, 0.3]
+    assert at["low"].tolist() == pytest.approx([0.85, 0.55, 0.25])
+    assert not curves.notes
+
+
+def test_seeds_make_one_point_with_student_s_interval() -> None:
+    points = eps_curves(cells(*(("at", 0.1, v, s) for s, v in enumerate((0.1, 0.2, 0.3)))), "pgd10").points
+    assert points.iloc[1]["value"] == pytest.approx(0.2)
+    assert points.iloc[1]["high"] - 0.2 == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert points.iloc[1]["seeds"] == 3
+
+
+def test_a_curve_that_rises_with_the_budget_is_called_what_it_is() -> None:
+    curves = eps_curves(cells(("tgo", 0.1, 0.2, 0), ("tgo", 0.2, 0.5, 0)), "pgd10")
+    assert curves.notes == ("tgo rises from eps 0.1 to 0.2: a sign of a blinded attack.",)
+
+
+def test_cells_of_different_kinds_never_share_a_curve() -> None:
+    mixed = pd.concat([cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0)), cells(("at", 0.3, 0.1, 0), n=7)])
+    assert eps_curves(mixed, "pgd10").points["x"].tolist() == [0.0, 0.1, 0.2]
+    with pytest.raises(BenchError, match="stored are d / m / linf, e / m / linf"):
+        eps_curves(pd.concat([mixed, cells(("at", 0.1, 0.6, 0), dataset="e")]), "pgd10")
+    with pytest.raises(BenchError, match="no finished cell under pgd7"):
+        eps_curves(mixed, "pgd7")
+
+
+def test_lam_max_is_read_from_what_was_trained() -> None:
+    part = {"part": "membrane-constraint", "lam_max": 0.4}
+    trained = {"a": {"spec": {"defense": [part]}}, "b": {"spec": {"defense": [{"part": "retraction"}]}}, "c": {}}
+    assert lambdas(trained) == {"a": 0.4}
+    names = ("tgo:lam_max=0.2+at", "tgo+at")
+    frame = cells((names[0], 0.1, 0.3, 0), (names[1], 0.1, 0.5, 0), ("at", 0.1, 0.9, 0))
+    points = lambda_curves(frame, {f"{names[0]}0": 0.2, f"{names[1]}0": 0.4}, ["pgd10"]).points
+    assert set(points["curve"]) == {"tgo+at, clean", "tgo+at, pgd10"}
+    robust = points[points["curve"] == "tgo+at, pgd10"]
+    assert robust["x"].tolist() == [0.2, 0.4]
+    assert robust["value"].tolist() == [0.3, 0.5]
+
+
+def test_the_same_figure_is_the_same_bytes_in_every_format(tmp_path: Path) -> None:
+    frame = cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0))
+    for form in FORMATS:
+        one, two = (rendered(draw_curves(eps_curves(frame, "pgd10")), form) for _ in range(2))
+        assert one == two
+        assert one.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[form])
+    assert [path.name for path in write_figure(new_figure(1, 1), tmp_path / "a")] == ["a.png", "a.pdf", "a.svg"]
+    with pytest.raises(BenchError, match=r"must end in .png, .pdf, .svg"):
+        write_figure(new_figure(1, 1), tmp_path / "a.jpg")
+
+
+def test_from_the_command_line(bench: Run, results: Path, tiny_npz: Path, tmp_path: Path) -> None:
+    store = Store(results / "bench.sqlite")
+    keys = [
+        next(r.key[:12] for r in store.cells(attack="fgsm", seed=0, eps="1/10") if r.defense == name)
+        for name in ("vanilla", "nlif")
+    ]
+    assert bench("curve", "eps", "-a", "fgsm", "-o", "c.csv").returncode == 0
+    points = pd.read_csv(tmp_path / "c.csv")
+    assert set(points["curve"]) == {"vanilla", "at", "nlif"}
+    assert len(points) == 9
+    drawn = bench("figure", "fig1", "--keys", ",".join(keys), "-n", "4", "-o", "f.svg", "--dataset", tiny_npz)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "f.svg").read_text().startswith("<?xml")
+    for arguments, complaint in (
+        (["curve", "sigma"], "draws over eps or lambda, not over 'sigma'"),
+        (["curve", "lambda"], "no stored network was trained with a membrane constraint"),
+        (["figure", "fig9"], "unknown figure 'fig9'; choose from"),
+        (["figure", "fig4"], "no vanilla and tgo network under one attack is stored"),
+    ):
+        wrong = bench(*arguments)
+        assert wrong.returncode == 2
+        assert complaint in wrong.stderr
+        assert wrong.stderr.count("\n") == 1
+
+
+def test_every_figure_of_a_small_network_on_digits(bench: Run, tmp_path: Path) -> None:
+    run = ["run", "-d", "vanilla,tgo", "-a", "rfgsm", "--epochs", "1", "--train-size", "200", "-n", "32"]
+    assert bench(*run).returncode == 0
+    for name in ("fig1", "fig5"):
+        assert bench("figure", name, "-n", "3", "-o", f"{name}.json").returncode == 0
+        data = json.loads((tmp_path / f"{name}.json").read_text())
+        assert list(data["networks"]) == ["vanilla", "tgo"]
+        assert "NOT the paper's conditions" in data["about"]
+    done = bench("figure", "fig4", "-n", "4", "--grid", "3", "-o", "fig4.png")
+    assert done.returncode == 0, done.stderr
+    assert "Within 0.5 of the threshold" in done.stdout + done.stderr
+    for part in ("membrane", "landscape"):
+        assert (tmp_path / f"fig4-{part}.png").read_bytes().startswith(b"\x89PNG")
