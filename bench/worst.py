@@ -76,7 +76,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
             if row.spec["attack"]["family"] == "clean":
                 continue
             standing[row.attack] = outcome.robust_last if iterate == "last" else outcome.robust_any
-            passes[row.attack] = _passes(row)
+            passes[row.attack] = passes_of(row)
         if len(standing) > 1:
             first = group[0]
             found.append(
@@ -88,7 +88,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
     return found
 
 
-def _passes(row: CellRow) -> int:
+def passes_of(row: CellRow) -> int:
     """Forward and backward passes per image that an attack states; of a plug-in's, those counted."""
     attack = row.spec["attack"]
     if attack["family"] not in ATTACKS:

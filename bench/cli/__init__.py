@@ -17,6 +17,7 @@ from bench.cli import (
     evidence,
     export,
     figure,
+    leaderboard,
     list_,
     peers,
     plan,
@@ -100,6 +101,7 @@ app.command("figure")(figure.figure)
 app.command("export")(export.export)
 app.command("import")(export.import_)
 app.command("evidence")(evidence.evidence)
+app.add_typer(leaderboard.leaderboard)
 app.add_typer(baseline.baseline)
 app.command("check")(check.check)
 app.command("truth")(truth.truth)

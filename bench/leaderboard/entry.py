@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.statistics import Rate, SeedMean
 from bench.store import CellRow
 
@@ -21,6 +24,7 @@ class Seed:
         cells: of the board's threat model, finished and not invalid, without the clean one.
         clean: accuracy without attack.
         worst: images that stand under every attack (any iterate), per image the worst.
+        stands: share of scoring draws in which each image does, [n].
         strongest: the attack that leaves least by itself.
         origin: provenance of the run that measured the newest cell.
     """
@@ -30,6 +34,7 @@ class Seed:
     cells: tuple[CellRow, ...]
     clean: Rate
     worst: Rate
+    stands: NDArray[np.float64]
     strongest: str
     origin: Mapping[str, Any]
 
@@ -48,6 +53,8 @@ class Entry:
         verdict: the worst of its cells'; `invalid` entries are never ranked.
         reasons: behind the verdict.
         missing: attacks of the board that it has not met.
+        apart: p-value that it only seems more robust than the next one below, on the same images, Holm over the board;
+            None for the last one and for those that are not ranked.
         passes: forward and backward passes per image of all its attacks, as they state them.
         seconds: time that its attacks took, on `device`.
         version, commit, dirty, device: of the code and machine that measured it.
@@ -68,6 +75,7 @@ class Entry:
     verdict: str
     reasons: tuple[str, ...]
     missing: tuple[str, ...]
+    apart: float | None
     passes: int
     seconds: float
     version: str

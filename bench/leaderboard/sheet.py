@@ -1,0 +1,101 @@
+"""Leaderboards as tables and as data."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+
+from attacks.threat import format_eps
+from bench.leaderboard.entry import Board, Entry
+from bench.plan import without_eot
+from bench.report.doubt import MARK
+from bench.report.sheet import MISSING, Piece, Sheet, embolden, write_sheet
+from bench.statistics import SeedMean
+
+LEVEL = 0.05
+
+
+def write_boards(found: Sequence[Board], form: str) -> str:
+    """All boards as `text`, `md` or `latex`, one table each; or every entry as a line of `csv` or `json`."""
+    if form in ("csv", "json"):
+        from bench.frames import written_frame
+
+        return written_frame(boards_frame(found), form)
+    return "\n\n".join(write_sheet(board_sheet(board), form) for board in found)
+
+
+def board_title(board: Board) -> str:
+    """What a board compares, in a line."""
+    eps = format_eps(Fraction(board.eps))
+    return f"{board.dataset}, {board.division} networks, {board.norm} eps {eps}, first {board.n} test images"
+
+
+def board_sheet(board: Board) -> Sheet:
+    """A board as a table: ranked entries, then those that are not."""
+    rows = [_row(entry) for entry in board.entries]
+    ranked = sum(entry.rank is not None for entry in board.entries)
+    notes = [f"Cost: forward and backward passes per image over all attacks. Required: {', '.join(board.required)}."]
+    if any(entry.verdict == "suspect" for entry in board.entries):
+        notes.append(f"{MARK} suspect, perhaps too high; see bench audit and bench show.")
+    notes += [f"Not ranked: {entry.defense} ({entry.model}) {entry.why}." for entry in board.entries if entry.why]
+    heads = ("rank", "defense", "model", "worst case", "clean", "strongest", "above next", "seeds", "cost", "verdict")
+    return Sheet(
+        (*heads, "code"), tuple(rows), 3, frozenset({ranked} if 0 < ranked < len(rows) else ()),
+        caption=f"{board_title(board)}. Robust accuracy in percent, per image the worst case over all attacks (any "
+        "iterate), with 95% interval: Wilson's for one training seed, Student's over several. Above next: whether it "
+        f"is really more robust than the entry below (exact paired test, or Welch's over seeds; Holm, level {LEVEL:g}).",
+        notes=tuple(notes), label=f"leaderboard-{board.division}",
+    )  # fmt: skip
+
+
+def _row(entry: Entry) -> tuple[Piece, ...]:
+    mark = MARK if entry.verdict == "suspect" else ""
+    worst = _mean(entry.worst, mark)
+    strongest = ", ".join(dict.fromkeys(seed.strongest for seed in entry.seeds)) or MISSING
+    apart = MISSING if entry.apart is None else "yes" if entry.apart < LEVEL else "no"
+    commit = (entry.commit or "?")[:8] + ("+" if entry.dirty else "")
+    return (
+        Piece(str(entry.rank or MISSING)), Piece(entry.defense), Piece(f"{entry.model}, T {entry.T}"),
+        embolden(worst) if entry.rank == 1 else worst, _mean(entry.clean), Piece(strongest), Piece(apart),
+        Piece(str(len(entry.seeds))), Piece(f"{entry.passes:,}"), Piece(entry.verdict), Piece(commit),
+    )  # fmt: skip
+
+
+def _mean(mean: SeedMean, mark: str = "") -> Piece:
+    if not mean.values:
+        return Piece(MISSING)
+    return Piece(f"{100 * mean.value:.1f}", f"[{100 * mean.low:.1f}, {100 * mean.high:.1f}]", mark=mark)
+
+
+def boards_frame(found: Sequence[Board]) -> pd.DataFrame:
+    """One row for each entry, ranked or not, with everything; rates are shares in [0, 1]."""
+    return pd.DataFrame([entry_line(board, entry) for board in found for entry in board.entries])
+
+
+def entry_line(board: Board, entry: Entry) -> dict[str, Any]:
+    """An entry as one line of data."""
+    line: dict[str, Any] = {
+        "division": board.division, "dataset": board.dataset, "norm": board.norm,
+        "eps": format_eps(Fraction(board.eps)), "n": board.n, "rank": entry.rank, "defense": entry.defense,
+        "model": entry.model, "T": entry.T, "epochs": entry.recipe.get("epochs"), "seeds": len(entry.seeds),
+        "worst": entry.worst.value, "worst_low": entry.worst.low, "worst_high": entry.worst.high,
+        "clean": entry.clean.value, "clean_low": entry.clean.low, "clean_high": entry.clean.high,
+        "strongest": ", ".join(dict.fromkeys(seed.strongest for seed in entry.seeds)),
+        "verdict": entry.verdict, "reasons": "; ".join(entry.reasons), "not_ranked": entry.why,
+        "p_above_next": entry.apart, "passes_per_image": entry.passes, "seconds": round(entry.seconds, 3),
+        "device": entry.device, "version": entry.version, "commit": entry.commit, "dirty": entry.dirty,
+        "worst_per_seed": " ".join(f"{value:.6f}" for value in entry.worst.values),
+        "weights": " ".join(str(seed.weights.get("sha256", "?")) for seed in entry.seeds),
+        "test_set": board.test_hash, "repeat": entry.repeat, "submitted_by": entry.submitted.get("by"),
+    }  # fmt: skip
+    names = dict.fromkeys([*board.required, *(without_eot(r.attack) for s in entry.seeds for r in s.cells)])
+    for name in names:
+        values = [
+            row.summary.robust_any.value
+            for seed in entry.seeds
+            for row in seed.cells
+            if row.summary is not None and without_eot(row.attack) == name
+        ]
+        line[f"under {name}"] = sum(values) / len(values) if values else None
+    return line
