@@ -124,7 +124,7 @@ class Matrix:
                 recipe=recipe,
                 weights=self.weights,
             )
-            for named in (preset(self.preset) if self.preset else ({},))
+            for named in (preset(self.preset, self.dataset) if self.preset else ({},))
         ]
 
 

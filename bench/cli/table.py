@@ -59,49 +59,56 @@ def table(
         raise BenchError("--with-published needs a table of the paper: bench table table1 --with-published")
     from bench.resolve import parse_eps_text
 
-    if name is not None:
-        from bench.report.tables.layout import paper_table
-
-        paper_table(name)
     budget = parse_eps_text(eps) if eps else None
     opened = o.open_existing_store(results, store)
-    if opened is None:
+    if name is not None:
+        text, title = _of_paper(
+            name, opened, (dataset, model, budget), iterate, form, with_published, o.no_store(results, store)
+        )
+    elif opened is None:
         raise BenchError(o.no_store(results, store))
-    if name is None:
+    else:
         from bench.report.matrix import matrix, render
 
         rows = opened.cells(dataset=dataset, model=model, eps=budget, status="done")
         if not rows:
             raise BenchError("no finished cell matches; see: bench ls runs")
-        text = render(matrix(rows, iterate), form, opened)
-    else:
-        text = _of_paper(opened, name, dataset, model, budget, iterate, form, with_published)
+        text, title = render(matrix(rows, iterate), form, opened), "Robust accuracy"
     if form == "html" and output is not None:
         from bench.report.formats.html import page
 
-        text = page(text, name or "Robust accuracy")
+        text = page(text, title)
     o.write_or_print(text, output)
 
 
 def _of_paper(
-    opened: "Store",
     name: str,
-    dataset: str | None,
-    model: str | None,
-    budget: str | None,
+    opened: "Store | None",
+    what: tuple[str | None, str | None, str | None],
     iterate: str,
     form: str,
     with_published: bool,
-) -> str:
+    missing: str,
+) -> tuple[str, str]:
+    """A table of the paper as written, and its title."""
     from fractions import Fraction
 
     from attacks.threat import format_eps
     from bench.frames import cells_frame
+    from bench.registry import DATASETS
     from bench.report.tables.fill import fill
     from bench.report.tables.layout import paper_table
     from bench.report.tables.write import write_table
 
-    written = format_eps(Fraction(budget)) if budget else None
-    cells = cells_frame(opened)
-    filled = fill(paper_table(name), cells, dataset=dataset, model=model, eps=written, iterate=iterate)
-    return write_table(filled, form, with_published=with_published)
+    table, (dataset, model, eps) = paper_table(name), what
+    absent = dataset is None and table.dataset not in DATASETS
+    if opened is None and not absent:
+        raise BenchError(missing)
+    written = format_eps(Fraction(eps)) if eps else None
+    filled = fill(table, cells_frame(opened), dataset=dataset, model=model, eps=written, iterate=iterate)
+    if filled.used.empty and not with_published:
+        raise BenchError(
+            f"{name} needs the dataset {table.published_dataset}, which bench does not have yet; see the paper's "
+            f"values with: bench table {name} --with-published"
+        )
+    return write_table(filled, form, with_published=with_published), table.title

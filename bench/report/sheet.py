@@ -29,10 +29,8 @@ class Piece:
 
     @property
     def plain(self) -> str:
-        """All of it on one line, without emphasis."""
-        line = " ".join(part for part in (self.text + ("" if self.small else self.mark), self.small) if part)
-        line += self.mark if self.small else ""
-        return f"{line} ({self.below})" if self.below else line
+        """What stands on its first line, without emphasis."""
+        return " ".join(part for part in (self.text, self.small) if part) + self.mark
 
 
 @dataclass(frozen=True)

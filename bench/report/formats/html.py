@@ -16,8 +16,8 @@ def write(sheet: Sheet) -> str:
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in sheet.notes)
     rows = "\n".join(body)
     return (
-        f'<figure class="results">{caption}\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
-        f"</table>\n{notes}</figure>"
+        f'<figure class="results">{caption}\n<div class="scroll" role="region" aria-label="Table" tabindex="0">\n'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n{notes}</figure>"
     )
 
 
@@ -33,18 +33,20 @@ def _cell(piece: Piece, word: bool) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5c5c66; --rule: #c9c9d1; --paper: #ffffff; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececf1; --soft: #a9a9b6; --rule: #44444f; --paper: #16161a; } }
-body { margin: 2rem auto; padding: 0 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
+body { margin: 2rem auto; padding: 0 1rem; max-width: 80rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
-figure { margin: 0; overflow-x: auto; }
+figure { margin: 0; }
+.scroll { overflow-x: auto; }
 figcaption, .note { color: var(--soft); max-width: 50rem; margin: 0.6rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.7rem; text-align: right; white-space: nowrap; vertical-align: top; }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.5rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th { text-align: left; font-weight: 600; }
 thead th { border-bottom: 2px solid var(--ink); text-align: right; }
 thead th:first-child, tbody th { text-align: left; }
 tbody tr { border-bottom: 1px solid var(--rule); }
 tr.group { border-top: 2px solid var(--rule); }
 td small { color: var(--soft); }
+@media (max-width: 40rem) { td small { display: block; } td br { display: none; } }
 """
 
 

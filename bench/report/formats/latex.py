@@ -1,5 +1,7 @@
 """For papers: needs the packages booktabs and, for wide tables, graphicx."""
 
+import unicodedata
+
 from bench.report.sheet import MISSING, Piece, Sheet
 
 _SPECIAL = {
@@ -9,6 +11,8 @@ _SPECIAL = {
     "−": "--", "–": "--", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "Δ": r"$\Delta$", "∞": r"$\infty$",
     "…": r"\dots{}", "·": r"$\cdot$", "“": "``", "”": "''", "’": "'",
 }  # fmt: skip
+_ACCENTS = {*"\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"}
+_LETTERS = {*"ßæøœłÆØŒŁı"}
 
 
 def write(sheet: Sheet) -> str:
@@ -22,6 +26,9 @@ def write(sheet: Sheet) -> str:
         r"\begin{table}[t]",
         r"  \centering",
         *([f"  \\caption{{{escape(sheet.caption)}}}"] if sheet.caption else []),
+        # Most classes leave no room between a caption and what stands below it.
+        r"  \vspace{4pt}",
+        r"  \setlength{\tabcolsep}{4pt}",
         f"  \\label{{tab:{sheet.label}}}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{align}}}",
@@ -32,18 +39,28 @@ def write(sheet: Sheet) -> str:
     for index, row in enumerate(sheet.rows):
         if index in sheet.breaks and index:
             lines.append(r"    \midrule")
-        lines.append("    " + " & ".join(_first(piece) for piece in row) + r" \\")
+        lines.append("    " + _guarded(" & ".join(_first(piece) for piece in row)) + r" \\")
         if any(piece.below for piece in row):
-            lines.append("    " + " & ".join(_small(piece.below) for piece in row) + r" \\")
+            lines.append("    " + " & ".join(_small(piece.below) for piece in row) + r" \\[3pt]")
     lines += [r"    \bottomrule", r"  \end{tabular}}"]
     lines += [f"  \\par\\smallskip\\footnotesize {escape(note)}" for note in sheet.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
+def _guarded(row: str) -> str:
+    # The line break of the row before would take these for its options.
+    return "{}" + row if row.startswith(("[", "*")) else row
+
+
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is. Letters that pdfLaTeX does not know become `?`."""
-    written = "".join(_SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
-    return "".join(letter if ord(letter) < 0x180 else "?" for letter in written)
+    """Text that LaTeX sets as it is. What pdfLaTeX does not know with its oldest fonts becomes `?`."""
+    return "".join(_SPECIAL.get(letter) or _plain(letter) for letter in " ".join(text.split()))
+
+
+def _plain(letter: str) -> str:
+    base, *accents = [*unicodedata.normalize("NFD", letter)]
+    known = base in _LETTERS or (base.isascii() and base.isprintable())
+    return letter if ord(letter) < 0x180 and known and not {*accents} - _ACCENTS else "?"
 
 
 def _first(piece: Piece) -> str:

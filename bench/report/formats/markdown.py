@@ -4,7 +4,8 @@ import re
 
 from bench.report.sheet import Piece, Sheet
 
-_SPECIAL = re.compile(r"([\\`*_{}<>|#~])")
+# Brackets and ampersands only where they would begin a link or an entity: intervals stay readable in the source.
+_SPECIAL = re.compile(r"([\\`*_{}<>|#~$]|\](?=[(\[:])|&(?=#?\w+;))")
 
 
 def write(sheet: Sheet) -> str:

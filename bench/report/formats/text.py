@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from bench.report.sheet import Sheet
+from bench.report.sheet import Piece, Sheet
 from bench.report.text import make_table
 
 _WIDE = 200
@@ -16,7 +16,7 @@ def write(sheet: Sheet) -> str:
     for index, row in enumerate(sheet.rows):
         if index in sheet.breaks and index:
             table.add_section()
-        table.add_row(*(("*" if piece.bold else "") + piece.plain for piece in row))
+        table.add_row(*map(_piece, row))
     console = Console()
     printer = Console(width=console.width if console.is_terminal else _WIDE, highlight=False, markup=False)
     with printer.capture() as capture:
@@ -27,3 +27,8 @@ def write(sheet: Sheet) -> str:
         for note in sheet.notes:
             printer.print(note)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def _piece(piece: Piece) -> str:
+    line = ("*" if piece.bold else "") + piece.plain
+    return f"{line}\n{piece.below}" if piece.below else line

@@ -1,6 +1,6 @@
 """Stored cells into the places of a paper's table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -8,8 +8,10 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.frames import rows_where
 from bench.plan import without_eot
-from bench.report.published import TGO, published
-from bench.report.tables.layout import Block, Column, PaperTable, Row
+from bench.registry import DATASETS
+from bench.report.published import Printed, printed
+from bench.report.tables.choose import Cell, measurements, networks, trainings
+from bench.report.tables.layout import EPS, Block, Column, PaperTable, Row
 from bench.statistics import SeedMean, over_seeds
 
 
@@ -23,7 +25,7 @@ class Value:
         keys, seeds: of the cells.
         suspect: whether any of them is.
         best: the largest measured value among the rows of its strategy.
-        published: the paper's value, a share; None where it prints none.
+        published: the paper's value, a share, with what is odd about it; None where it prints none.
     """
 
     measured: SeedMean | None
@@ -33,14 +35,14 @@ class Value:
     seeds: tuple[int, ...] = ()
     suspect: bool = False
     best: bool = False
-    published: float | None = None
+    published: Printed | None = None
 
     @property
     def difference(self) -> float | None:
         """Measured minus published, a share."""
         if self.measured is None or self.published is None:
             return None
-        return self.measured.value - self.published
+        return self.measured.value - self.published.value
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Filled:
         table: its layout.
         dataset, models: what was measured instead of, or as, the paper's: our names; a model for each block.
         values: block -> row -> column.
-        used: the cells that are shown, as rows of `cells_frame`.
+        used: the cells that are shown, as rows of `cells_frame`; none where nothing is measured.
         left_out: how many cells fitted a place that another took, or are invalid.
         iterate: `last` or `any`.
     """
@@ -63,6 +65,10 @@ class Filled:
     used: pd.DataFrame
     left_out: int
     iterate: str
+
+    @property
+    def places(self) -> list[Value]:
+        return [value for block in self.values for line in block for value in line]
 
 
 def fill(
@@ -76,152 +82,132 @@ def fill(
 ) -> Filled:
     """Find the cells of a table.
 
-    In each place stands, for each training seed, the cell measured as the paper measures: one restart, attack seed 0,
-    without another surrogate; of those the one with most images, then the newest. All places show the same number of
-    images where they can: that which most cells have.
+    A row shows networks trained in one way, a place cells measured in one way, one for each training seed; of several
+    ways the paper's comes first (`choose`).
 
     Args:
         table: from `paper_table`.
         cells: from `cells_frame`.
-        dataset, model: what to show instead of the paper's.
-        eps: as stored cells write it (`eps_text`); the paper's 8/255, or the only one there is.
+        dataset, model: what to show instead of the paper's. Where the paper's dataset was not measured and only one
+            other was, that one is shown, and likewise for models. A model of the table's own shows its block alone.
+        eps: as stored cells write it (`eps_text`); the paper's 8/255, or that of most cells if it is not there.
         iterate: `last` or `any`.
 
     Raises:
-        BenchError: nothing fits; says what is stored.
+        BenchError: nothing fits; says what is stored. Not for a table whose dataset `bench` does not have yet: that
+            one comes out without measured values.
     """
-    chosen = _of_dataset(table, cells, dataset, model)
-    models = tuple(model or _model(block, chosen) for block in table.blocks)
-    chosen = chosen[chosen["model"].isin(models)]
-    chosen = _of_budget(chosen, eps)
+    absent = dataset is None and table.dataset not in DATASETS
+    chosen = _of_dataset(cells, table, dataset, absent)
+    table, models = _models(table, chosen, model)
+    chosen = _of_budget(chosen[chosen["model"].isin(models)], eps)
     wanted = {row.defense for block in table.blocks for row in block.rows}
-    fitting = chosen[chosen["defense"].isin(wanted - {None})]
-    valid = fitting[fitting["verdict"] != "invalid"]
-    if valid.empty:
+    fitting = list(chosen[chosen["defense"].isin(wanted - {None})].itertuples())
+    valid = [cell for cell in fitting if cell.verdict != "invalid"]
+    if not valid and not absent:
         raise BenchError(_nothing(table, cells))
-    n = int(valid["n"].mode().max())
-    used: list[pd.DataFrame] = []
-    blocks = []
-    for block, name in zip(table.blocks, models, strict=True):
-        of_model = valid[valid["model"] == name]
-        lines = [
-            tuple(_value(of_model, table, block, row, column, n, iterate, used) for column in table.columns)
-            for row in block.rows
-        ]
-        blocks.append(_with_best(block.rows, lines))
-    shown = pd.concat(used).drop_duplicates("key") if used else valid.iloc[:0]
-    competing = rows_where(fitting, [_competes(line, table) for line in fitting.itertuples()])
-    left_out = len(set(competing["key"]) - set(shown["key"]))
-    return Filled(table, str(chosen["dataset"].iloc[0]), models, tuple(blocks), shown, left_out, iterate)
+    values = tuple(
+        _block(block, [cell for cell in valid if cell.model == name], table, iterate)
+        for block, name in zip(table.blocks, models, strict=True)
+    )
+    keys = {key for block in values for line in block for value in line for key in value.keys}
+    competing = {cell.key for cell in fitting if any(column.attack and _fits(cell, column) for column in table.columns)}
+    used = rows_where(cells, [key in keys for key in cells["key"]])
+    return Filled(table, dataset or _name(used, table), models, values, used, len(competing - keys), iterate)
 
 
-def _of_dataset(table: PaperTable, cells: pd.DataFrame, dataset: str | None, model: str | None) -> pd.DataFrame:
-    name = dataset or table.dataset
-    chosen = cells[cells["dataset"] == name]
-    if chosen.empty and dataset is None and cells["dataset"].nunique() == 1:
-        chosen = cells
-    if model is not None:
-        chosen = chosen[chosen["model"] == model]
-    if chosen.empty:
-        raise BenchError(_nothing(table, cells))
+def _name(used: pd.DataFrame, table: PaperTable) -> str:
+    return table.dataset if used.empty else str(used["dataset"].iloc[0])
+
+
+def _of_dataset(cells: pd.DataFrame, table: PaperTable, dataset: str | None, absent: bool) -> pd.DataFrame:
+    chosen = cells[cells["dataset"] == (dataset or table.dataset)]
+    # Frames of events are not images, so no image dataset stands in for them unasked.
+    if chosen.empty and dataset is None and not absent and cells["dataset"].nunique() == 1:
+        return cells
     return chosen
 
 
-def _model(block: Block, chosen: pd.DataFrame) -> str:
-    """The paper's model; where it was not run, the one that was."""
-    names = list(chosen["model"].unique())
-    return names[0] if block.model not in names and len(names) == 1 else block.model
+def _models(table: PaperTable, chosen: pd.DataFrame, model: str | None) -> tuple[PaperTable, tuple[str, ...]]:
+    """The table's blocks that are shown, and the model shown in each."""
+    own, stored = [block.model for block in table.blocks], set(chosen["model"])
+    if model in own:
+        blocks = tuple(block for block in table.blocks if block.model == model)
+        return replace(table, blocks=blocks), tuple(block.model for block in blocks)
+    stand_in = model or (next(iter(stored)) if len(stored) == 1 and not stored & {*own} else None)
+    return table, tuple(stand_in or name for name in own)
 
 
 def _of_budget(chosen: pd.DataFrame, eps: str | None) -> pd.DataFrame:
     chosen = chosen[chosen["norm"] == "linf"]
-    budgets = list(chosen["eps_text"].unique())
-    wanted = eps or ("8/255" if "8/255" in budgets or not budgets else str(chosen["eps_text"].mode().iloc[0]))
-    return chosen[chosen["eps_text"] == wanted]
+    budgets = chosen["eps_text"]
+    usual = EPS if budgets.empty or (budgets == EPS).any() else str(budgets.mode().iloc[0])
+    return chosen[budgets == (eps or usual)]
 
 
 def _nothing(table: PaperTable, cells: pd.DataFrame) -> str:
-    held = sorted({f"{line.dataset} / {line.model} at eps {line.eps_text}" for line in cells.itertuples()})
-    stored = f"stored are {', '.join(held)}: choose with --dataset, --model, --eps" if held else "nothing is stored"
-    return f"no finished cell belongs in {table.name}; {stored}, or run: bench run --preset {table.name}"
+    held = [
+        f"{dataset} / {model} at eps {', '.join(group.sort_values('eps')['eps_text'].unique())}"
+        for (dataset, model), group in cells.groupby(["dataset", "model"])
+    ]
+    stored = f"stored are {'; '.join(held)}: choose with --dataset, --model, --eps" if held else "nothing is stored"
+    run = f", or run: bench run --preset {table.name}" if table.dataset in DATASETS else ""
+    return f"no finished cell belongs in {table.name}; {stored}{run}"
 
 
-def _fits(line: object, column: Column) -> bool:
-    attack, noisy = str(line.attack), line.neuron != "lif"  # type: ignore[attr-defined]
-    if not column.attack:
-        return True
-    return attack == column.attack or (not noisy and attack == without_eot(column.attack))
+def _fits(cell: Cell, column: Column) -> bool:
+    """Whether a cell's attack is a column's; a mean over draws of no noise is the plain gradient."""
+    plain = cell.neuron == "lif" and cell.attack == without_eot(column.attack)
+    return not column.attack or cell.attack == column.attack or plain
 
 
-def _competes(line: object, table: PaperTable) -> bool:
-    return any(column.attack and _fits(line, column) for column in table.columns)
+def _block(block: Block, cells: Sequence[Cell], table: PaperTable, iterate: str) -> tuple[tuple[Value, ...], ...]:
+    ranks = trainings(cells)
+    common = int(pd.Series([cell.n for cell in cells], dtype=int).mode().max()) if cells else 0
+    lines = []
+    for row in block.rows:
+        mine = networks([cell for cell in cells if cell.defense == row.defense], ranks)
+        line = []
+        for column in table.columns:
+            shown = measurements([cell for cell in mine if _fits(cell, column)], table.images, common)
+            line.append(replace(_value(shown, column, iterate), published=_printed(table, block, row, column)))
+        lines.append(tuple(line))
+    return _with_best(block.rows, lines)
 
 
-def _value(
-    cells: pd.DataFrame,
-    table: PaperTable,
-    block: Block,
-    row: Row,
-    column: Column,
-    n: int,
-    iterate: str,
-    used: list[pd.DataFrame],
-) -> Value:
-    printed = _printed(table, block, row, column)
-    fitting = cells[cells["defense"] == row.defense]
-    fitting = rows_where(fitting, [_fits(line, column) for line in fitting.itertuples()])
-    if fitting.empty:
-        return Value(None, published=printed)
-    fitting = fitting.assign(
-        strange=(fitting["restarts"] != 1).astype(int) + (fitting["attack_seed"] != 0) + (fitting["n"] != n)
-    )
-    # The newest cell of the best kind stands last for each seed.
-    best = fitting.sort_values(["strange", "n", "updated"], ascending=[False, True, True], kind="stable")
-    best = best.groupby("seed", sort=True).tail(1).sort_values("seed")
-    if len(best) > 1:
-        best = best[best["n"] == best["n"].mode().max()]
+def _value(shown: Sequence[Cell], column: Column, iterate: str) -> Value:
+    if not shown:
+        return Value(None)
     rate = "clean" if not column.attack else {"last": "robust", "any": "robust_any"}[iterate]
-    if column.attack or not _has_attacked(cells, row, table):
-        used.append(best)
-    measured = over_seeds([float(value) for value in best[rate]])
-    if len(best) == 1:
-        line = best.iloc[0]
-        measured = measured._replace(low=float(line[f"{rate}_low"]), high=float(line[f"{rate}_high"]))
-    suspect = bool((best["verdict"] == "suspect").any()) and bool(column.attack)
+    measured = over_seeds([float(getattr(cell, rate)) for cell in shown])
+    if len(shown) == 1:
+        low, high = (float(getattr(shown[0], f"{rate}_{end}")) for end in ("low", "high"))
+        measured = measured._replace(low=low, high=high)
     return Value(
-        measured, int(best["n"].iloc[0]), int(best["draws"].max()), tuple(best["key"]), tuple(map(int, best["seed"])),
-        suspect, published=printed,
-    )  # fmt: skip
+        measured,
+        int(shown[0].n),
+        int(shown[0].draws),
+        tuple(cell.key for cell in shown),
+        tuple(int(cell.seed) for cell in shown),
+        bool(column.attack) and any(cell.verdict == "suspect" for cell in shown),
+    )
 
 
-def _has_attacked(cells: pd.DataFrame, row: Row, table: PaperTable) -> bool:
-    mine = cells[cells["defense"] == row.defense]
-    return any(_competes(line, table) for line in mine.itertuples())
-
-
-def _printed(table: PaperTable, block: Block, row: Row, column: Column) -> float | None:
-    frame = published()
-    attack, steps = column.published
-    found = frame[
-        frame["source_paper"].str.startswith(TGO)
-        & (frame["table"] == table.source)
-        & (frame["architecture"] == block.architecture)
-        & (frame["train_strategy"] == row.strategy)
-        & (frame["method"] == row.published)
-        & (frame["attack"] == attack)
-        & (frame["steps"] == steps)
-    ]["value"].dropna()
-    return float(found.iloc[0]) if len(found) else None
+def _printed(table: PaperTable, block: Block, row: Row, column: Column) -> Printed | None:
+    return printed(table.source, block.architecture, row.strategy, row.published, *column.published)
 
 
 def _with_best(rows: Sequence[Row], lines: Sequence[tuple[Value, ...]]) -> tuple[tuple[Value, ...], ...]:
-    """Mark the best of each strategy, where there is more than one to choose from."""
+    """Mark the best of each strategy, ties too, where there is more than one to choose from."""
     marked = [list(line) for line in lines]
     for column in range(len(lines[0])):
-        for strategy in {row.strategy for row in rows}:
-            group = [i for i, row in enumerate(rows) if row.strategy == strategy]
-            values = {i: m.value for i in group if (m := lines[i][column].measured) is not None}
-            for i, value in values.items():
-                if len(values) > 1 and value == max(values.values()):
+        for strategy in dict.fromkeys(row.strategy for row in rows):
+            group = _measured((i, lines[i][column]) for i, row in enumerate(rows) if row.strategy == strategy)
+            for i, value in group.items():
+                if len(group) > 1 and value == max(group.values()):
                     marked[i][column] = replace(marked[i][column], best=True)
     return tuple(tuple(line) for line in marked)
+
+
+def _measured(values: Iterable[tuple[int, Value]]) -> dict[int, float]:
+    return {i: value.measured.value for i, value in values if value.measured is not None}

@@ -1,136 +1,165 @@
 """A filled table for people and for programs."""
 
+import json
 import math
 
 import pandas as pd
 
 from bench.frames import written_frame
 from bench.report.doubt import MARK
+from bench.report.published import TGO
 from bench.report.sheet import MISSING, Piece, Sheet, write_sheet
-from bench.report.tables import layout
+from bench.report.tables.caption import caption, seed_counts
 from bench.report.tables.fill import Filled, Value
+from bench.report.tables.layout import Column, Row
 
 
 def write_table(filled: Filled, form: str, *, with_published: bool = False) -> str:
-    """As `text`, `md`, `latex`, `html`; or every value as a line of `csv` or `json`."""
-    if form in ("csv", "json"):
+    """As `text`, `md`, `latex`, `html`; or every value as a line of `csv`, or an object of `json`."""
+    if form == "csv":
         return written_frame(table_frame(filled), form)
-    return write_sheet(table_sheet(filled, with_published=with_published), form)
+    if form == "json":
+        return json.dumps(_objects(table_frame(filled)), indent=1, ensure_ascii=False)
+    return write_sheet(table_sheet(filled, with_published=with_published, sign=_SIGNS.get(form, "Bold")), form)
 
 
-def table_sheet(filled: Filled, *, with_published: bool = False) -> Sheet:
+_SIGNS = {"text": "*"}
+
+
+def table_sheet(filled: Filled, *, with_published: bool = False, sign: str = "Bold") -> Sheet:
     """The table as a reader sees it.
 
     Args:
         with_published: set the paper's value and the difference under each measured one.
+        sign: how the best values stand out.
     """
+    table, several = filled.table, len(filled.table.blocks) > 1
     rows: list[tuple[Piece, ...]] = []
-    breaks, suspect = set[int](), False
-    several = len(filled.table.blocks) > 1
-    for block, model, lines in zip(filled.table.blocks, filled.models, filled.values, strict=True):
-        before = None
+    breaks, mixed = set[int](), len(seed_counts(filled)) > 1
+    for block, model, values in zip(table.blocks, filled.models, filled.values, strict=True):
         architecture = block.architecture if model == block.model else f"{model} for {block.architecture}"
-        for row, line in zip(block.rows, lines, strict=True):
-            if row.strategy != before:
+        lines = [
+            (row, [_piece(value, with_published, mixed) for value in line])
+            for row, line in zip(block.rows, values, strict=True)
+        ]
+        before = None
+        for names, strategy, pieces in _abreast(lines) if table.abreast else _below(lines):
+            if strategy != before:
                 breaks.add(len(rows))
-            before = row.strategy
-            names = ((architecture,) if several else ()) + (row.strategy, row.method)
-            rows.append((*map(Piece, names), *(_piece(value, with_published) for value in line)))
-            suspect |= any(value.suspect for value in line)
-    heads = (("Model",) if several else ()) + ("Training", "Method")
-    notes = [f"{MARK} suspect, perhaps too high; see bench show KEY."] if suspect else []
-    if with_published:
-        notes.append(
-            "Second line: the value printed in the TGO paper, and measured minus printed, in points. Bold or * marks "
-            "the best measured value of each training, not a significant difference: see bench compare."
-        )
-    else:
-        notes.append("Bold or *: the best measured value of each training; whether it differs: bench compare.")
+            before = strategy
+            rows.append((*map(Piece, ((architecture,) if several else ()) + names), *pieces))
+    strategies = dict.fromkeys(row.strategy for block in table.blocks for row in block.rows)
+    heads = [column.head for column in table.columns]
+    words = (("Model",) if several else ()) + (("Method",) if table.abreast else ("Training", "Method"))
+    numbers = [f"{strategy} {head}" for strategy in strategies for head in heads] if table.abreast else heads
     return Sheet(
-        (*heads, *(column.head for column in filled.table.columns)), tuple(rows), len(heads), frozenset(breaks),
-        caption(filled), tuple(notes), filled.table.name,
+        (*words, *numbers), tuple(rows), len(words), frozenset(breaks), caption(filled),
+        tuple(_notes(filled, with_published, sign)), table.name,
     )  # fmt: skip
 
 
-def _piece(value: Value, with_published: bool) -> Piece:
+_Line = tuple[Row, list[Piece]]
+
+
+def _below(lines: list[_Line]) -> list[tuple[tuple[str, ...], str, list[Piece]]]:
+    return [((row.strategy, row.method), row.strategy, pieces) for row, pieces in lines]
+
+
+def _abreast(lines: list[_Line]) -> list[tuple[tuple[str, ...], str, list[Piece]]]:
+    """One row for each method, the strategies beside each other."""
+    of_method: dict[str, list[Piece]] = {}
+    for row, pieces in lines:
+        of_method.setdefault(row.method, []).extend(pieces)
+    return [((method,), "", pieces) for method, pieces in of_method.items()]
+
+
+def _piece(value: Value, with_published: bool, mixed: bool) -> Piece:
     below = ""
     if with_published and value.published is not None:
-        below = f"paper {100 * value.published:.1f}"
+        below = f"paper {value.published.text}"
         if value.difference is not None:
             below += f", {100 * value.difference:+.1f}"
     if value.measured is None:
         return Piece(MISSING, below=below)
     mean = value.measured
     small = "" if math.isnan(mean.low) else f"[{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    small += f" ×{len(value.seeds)}" if mixed and len(value.seeds) > 1 else ""
     return Piece(f"{100 * mean.value:.1f}", small, below, value.best, MARK if value.suspect else "")
 
 
-def caption(filled: Filled) -> str:
-    """What is shown, and every condition that is not the paper's."""
-    iterate = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
-    seeds = sorted({len(value.seeds) for block in filled.values for line in block for value in line if value.seeds})
-    interval = "95% Wilson interval" if seeds[:1] == [1] else ""
-    if seeds[-1:] > [1]:
-        interval += (
-            "; where several seeds are stored, " if interval else ""
-        ) + "mean over training seeds with t-interval"
-    parts = [f"{filled.table.title}. Percent, {interval}; {iterate[filled.iterate]}."]
-    differs = differences(filled)
-    if differs:
-        parts.append(f"NOT the paper's conditions: {'; '.join(differs)}.")
-    if filled.left_out:
-        parts.append(f"{filled.left_out} invalid or otherwise measured cells are left out.")
-    return " ".join(parts)
+def _notes(filled: Filled, with_published: bool, sign: str) -> list[str]:
+    notes = []
+    if any(value.suspect for value in filled.places):
+        notes.append(f"{MARK} suspect, perhaps too high; see bench show KEY.")
+    if any(value.best for value in filled.places):
+        notes.append(f"{sign}: the best measured value of each training; whether it really differs: bench compare.")
+    if with_published:
+        notes.append(
+            f"Below each value: the one printed in {TGO}, {filled.table.source}, and measured minus printed, in points."
+        )
+        remarks = _remarks(filled)
+        notes += [f"On the printed values: {'; '.join(remarks)}."] if remarks else []
+    return notes
 
 
-def differences(filled: Filled) -> list[str]:
-    """Every condition under which the shown cells were measured that is not the paper's."""
-    used, table = filled.used, filled.table
-    models = [block.model for block in table.blocks]
-    seeds = sorted({len(value.seeds) for block in filled.values for line in block for value in line if value.seeds})
-    checks = (
-        ("dataset", {filled.dataset}, table.dataset, table.published_dataset),
-        ("model", set(used["model"]) - set(models), None, " and ".join(block.architecture for block in table.blocks)),
-        ("test images", set(used["n"]), table.images, f"{table.images:,}"),
-        ("eps", set(used["eps_text"]), layout.EPS, layout.EPS),
-        ("T", set(used["T"]), layout.T, str(layout.T)),
-        ("decay", set(used["decay"]), layout.DECAY, str(layout.DECAY)),
-        ("epochs", set(used["epochs"].dropna().astype(int)), layout.EPOCHS, str(layout.EPOCHS)),
-        ("training images", {int(n) for n in used["train_size"].dropna() if n}, None, "all"),
-        ("training seeds for a value", set(seeds), layout.SEEDS, str(layout.SEEDS)),
-    )  # fmt: skip
-    found = []
-    for name, values, wanted, printed in checks:
-        if values and values != {wanted}:
-            shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(values))
-            found.append(f"{name} {shown} (paper: {printed})")
-    if used["epochs"].isna().any():
-        found.append("weights that were given, not trained here")
-    return found
+def _remarks(filled: Filled) -> list[str]:
+    """What is odd about the printed values, each with the methods that it is about where that is not all."""
+    methods: dict[str, None] = {}
+    about: dict[str, dict[str, None]] = {}
+    for block, lines in zip(filled.table.blocks, filled.values, strict=True):
+        for row, line in zip(block.rows, lines, strict=True):
+            methods[row.method] = None
+            for value in line:
+                for remark in value.published.remarks if value.published else ():
+                    about.setdefault(remark, {})[row.method] = None
+    return [
+        remark if len(named) == len(methods) else f"{', '.join(named)}: {remark}" for remark, named in about.items()
+    ]
 
 
 def table_frame(filled: Filled) -> pd.DataFrame:
     """One row for each place of the table; rates are shares in [0, 1].
 
-    `per_seed` and `keys` list the values and the cells of each training seed, in the order of `seeds`.
+    `per_seed` and `keys` list the values and the cells of each training seed, in the order of `seeds`, with blanks
+    between them. `published` is the number of the paper, `remarks` what is odd about it.
     """
-    lines = []
-    for block, name, rows in zip(filled.table.blocks, filled.models, filled.values, strict=True):
-        for row, values in zip(block.rows, rows, strict=True):
-            for column, value in zip(filled.table.columns, values, strict=True):
-                mean = value.measured
-                lines.append(
-                    {
-                        "table": filled.table.name, "dataset": filled.dataset, "model": name,
-                        "strategy": row.strategy, "method": row.method, "defense": row.defense,
-                        "attack": column.attack or "clean", "iterate": filled.iterate if column.attack else None,
-                        "measured": mean.value if mean else None,
-                        "low": mean.low if mean else None, "high": mean.high if mean else None,
-                        "n": value.n or None, "draws": value.draws or None,
-                        "seeds": " ".join(map(str, value.seeds)) or None,
-                        "per_seed": " ".join(f"{v:.6f}" for v in mean.values) if mean else None,
-                        "suspect": value.suspect, "best": value.best, "published": value.published,
-                        "difference": value.difference, "keys": " ".join(value.keys) or None,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(lines)
+    budgets = dict(zip(filled.used["key"], filled.used["eps_text"], strict=True))
+    lines = [
+        _place(filled, name, row, column, value, budgets)
+        for block, name, rows in zip(filled.table.blocks, filled.models, filled.values, strict=True)
+        for row, values in zip(block.rows, rows, strict=True)
+        for column, value in zip(filled.table.columns, values, strict=True)
+    ]
+    # A column of whole numbers stays one where values are missing.
+    return pd.DataFrame(lines).astype({"n": "Int64", "draws": "Int64"})
+
+
+def _place(
+    filled: Filled, model: str, row: Row, column: Column, value: Value, budgets: dict[str, str]
+) -> dict[str, object]:
+    mean, printed = value.measured, value.published
+    return {
+        "table": filled.table.name, "dataset": filled.dataset, "model": model,
+        "strategy": row.strategy, "method": row.method, "defense": row.defense,
+        "attack": column.attack or "clean", "iterate": filled.iterate if column.attack else None,
+        "eps": budgets[value.keys[0]] if value.keys and column.attack else None,
+        "measured": mean.value if mean else None,
+        "low": mean.low if mean else None, "high": mean.high if mean else None,
+        "n": value.n or None, "draws": value.draws or None,
+        "seeds": " ".join(map(str, value.seeds)) or None,
+        "per_seed": " ".join(f"{v:.6f}" for v in mean.values) if mean else None,
+        "suspect": value.suspect, "best": value.best,
+        "published": printed.value if printed else None, "difference": value.difference,
+        "remarks": "; ".join(printed.remarks) or None if printed else None,
+        "keys": " ".join(value.keys) or None,
+    }  # fmt: skip
+
+
+def _objects(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """Lists where a line of text joins them; null where a value is missing."""
+    read = {"seeds": int, "per_seed": float, "keys": str}
+    objects = json.loads(written_frame(frame, "json"))
+    for line in objects:
+        for name, kind in read.items():
+            line[name] = [kind(part) for part in (line[name] or "").split()]
+    return list(objects)

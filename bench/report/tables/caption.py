@@ -1,0 +1,65 @@
+"""What a filled table shows, and every condition that is not the paper's."""
+
+from bench.registry import DATASETS
+from bench.report.tables import layout
+from bench.report.tables.fill import Filled
+
+_ITERATES = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
+
+
+def caption(filled: Filled) -> str:
+    """Sentences that make a small run impossible to mistake for the paper's."""
+    table, counts = filled.table, seed_counts(filled)
+    if not counts:
+        missing = "" if table.dataset in DATASETS else f": {table.published_dataset} is not among bench's datasets yet"
+        return f"{table.title}. Nothing is measured{missing}."
+    parts = [f"{table.title}. Percent, {_intervals(counts)}; {_ITERATES[filled.iterate]}."]
+    differs = differences(filled)
+    if differs:
+        parts.append(f"NOT the paper's conditions: {'; '.join(differs)}.")
+    draws = sorted({value.draws for value in filled.places if value.draws > 1})
+    if draws:
+        shown = " or ".join(map(str, draws))
+        parts.append(f"Noisy networks: expectation over {shown} scoring draws; the paper does not say how it scores.")
+    if filled.left_out:
+        parts.append(f"{filled.left_out} invalid or otherwise measured cells are left out.")
+    return " ".join(parts)
+
+
+def seed_counts(filled: Filled) -> list[int]:
+    """The numbers of training seeds that values have, each once."""
+    return sorted({len(value.seeds) for value in filled.places if value.seeds})
+
+
+def _intervals(counts: list[int]) -> str:
+    over = "training seeds with 95% t-interval, which does not cover the choice of images"
+    if counts == [1]:
+        return "95% Wilson interval"
+    if len(counts) == 1:
+        return f"mean over {counts[0]} {over}"
+    return f"95% Wilson interval; ×k: mean over k {over}"
+
+
+def differences(filled: Filled) -> list[str]:
+    """Every condition under which the shown cells were measured that is not the paper's."""
+    used, table = filled.used, filled.table
+    models = [block.model for block in table.blocks]
+    checks = (
+        ("dataset", {filled.dataset}, table.dataset, table.published_dataset),
+        ("model", set(used["model"]) - set(models), None, " and ".join(block.architecture for block in table.blocks)),
+        ("test images", set(used["n"]), table.images, f"{table.images:,}"),
+        ("eps", set(used["eps_text"]), layout.EPS, layout.EPS),
+        ("T", set(used["T"]), layout.T, str(layout.T)),
+        ("decay", set(used["decay"]), layout.DECAY, str(layout.DECAY)),
+        ("epochs", set(used["epochs"].dropna().astype(int)), layout.EPOCHS, str(layout.EPOCHS)),
+        ("training images", {int(n) for n in used["train_size"].dropna() if n}, None, "all"),
+        ("training seeds for a value", set(seed_counts(filled)), layout.SEEDS, str(layout.SEEDS)),
+    )  # fmt: skip
+    found = []
+    for name, values, wanted, printed in checks:
+        if values and values != {wanted}:
+            shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(values))
+            found.append(f"{name} {shown} (paper: {printed})")
+    if used["epochs"].isna().any():
+        found.append("weights that were given, not trained here")
+    return found
