@@ -69,3 +69,95 @@ def show(
         print(f"wrote {index}")
         return
     o.write_or_print(write_boards(found, form), output)
+
+
+@leaderboard.command("submit")
+def submit(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write: a .zip file.")],
+    by: Annotated[str, typer.Option("--by", help="Who submits: a name, a laboratory.")],
+    paper: Annotated[str, typer.Option("--paper", help="The paper behind it.")] = "",
+    url: Annotated[str, typer.Option("--url", help="Where code or paper are found.")] = "",
+    defense: o.Defenses = None,
+    attack: o.Attacks = None,
+    dataset: o.DatasetName = None,
+    model: o.ModelName = None,
+    eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
+    results: o.Results = o.DEFAULT_RESULTS,
+    store: o.StoreTarget = None,
+) -> None:
+    """Write cells of yours, with their weights, into a file for somebody else's leaderboard."""
+    opened = o.open_existing_store(results, store)
+    if opened is None:
+        raise BenchError(o.no_store(results, store))
+    from bench.exchange.choose import chosen_cells
+    from bench.leaderboard.submission import write_submission
+
+    rows = chosen_cells(opened, defenses=defense, attacks=attack, dataset=dataset, model=model, eps=eps, seed=seed)
+    about = {name: value for name, value in (("by", by), ("paper", paper), ("url", url)) if value}
+    count = write_submission(output, opened, rows, results / "checkpoints", about)
+    print(f"wrote {count} cells and their weights to {output}")
+
+
+@leaderboard.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(help="What bench leaderboard submit wrote.")],
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="INT", help="Chunks of 128 images to attack again; 0 means all.")
+    ] = 3,
+    sample_seed: Annotated[
+        int | None, typer.Option("--sample-seed", metavar="INT", help="Which ones; drawn anew if not given.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", metavar="X", help="Share of these images that may come out differently.")
+    ] = 0.01,
+    data_dir: o.DataDir = o.DEFAULT_DATA,
+    results: o.Results = o.DEFAULT_RESULTS,
+    store: o.StoreTarget = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Take up a submission, after attacking a random sample of its images again.
+
+    Weights must be those that the cells name, outcomes must come out again; else nothing is stored and the exit
+    status is 1. Audits in the file are not believed: run bench audit.
+    """
+    import hashlib
+    import secrets
+    from dataclasses import asdict, replace
+
+    if sample < 0:
+        raise BenchError(f"--sample must not be negative, got {sample}")
+    if not 0 <= tolerance < 1:
+        raise BenchError(f"--tolerance is a share of the images in [0, 1), got {tolerance:g}")
+    from bench.exchange.merge import merge_bundle
+    from bench.leaderboard.submission import read_submission
+    from bench.leaderboard.verify import Rerun, verify
+    from bench.runtime import pick_device
+
+    def told(rerun: Rerun) -> None:
+        last = rerun.start + rerun.images - 1
+        typer.echo(
+            f"{rerun.defense} under {rerun.attack}, images {rerun.start} to {last}: {rerun.differing} differ", err=True
+        )
+
+    drawn = secrets.randbelow(1 << 31) if sample_seed is None else sample_seed
+    try:
+        submission = read_submission(file)
+        where = pick_device(device, threads)
+        reruns = verify(submission, data_dir, where, sample=sample, seed=drawn, tolerance=tolerance, told=told)
+        opened = o.open_store(results, store)
+        note = {
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "submission": dict(submission.about),
+            "rerun": {"seed": drawn, "chunks": [asdict(rerun) for rerun in reruns]},
+        }
+        merged = merge_bundle(opened, replace(submission.bundle, audits={}), note=note)
+    except BenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    images = sum(rerun.images for rerun in reruns)
+    print(
+        f"{sum(rerun.differing for rerun in reruns)} of {images} sampled images differ (sample seed {drawn}); "
+        f"{len(merged.added)} cells added, {len(merged.known)} were here already"
+    )

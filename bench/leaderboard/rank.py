@@ -46,12 +46,15 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
     for row in rows:
         if row.summary is None or row.spec["attack"]["family"] == "clean":
             continue
-        place = (division_of(row), row.dataset, str(row.spec["test_hash"]), str(row.n), row.norm, row.eps)
-        groups.setdefault(place, []).append(row)
+        comparable = (division_of(row), row.dataset, str(row.spec["test_hash"]), str(row.n), row.norm, row.eps)
+        groups.setdefault(comparable, []).append(row)
     found = []
     for (division, dataset, test_hash, n, norm, eps), cells in groups.items():
         entries = _entries(store, cells, trained, origins, required)
         needed = tuple(map(without_eot, required)) or _usual(entries)
+        # The same network stands on the boards of several budgets, with a page of its own for each.
+        place = hashlib.sha256("|".join((division, dataset, test_hash, n, norm, eps)).encode()).hexdigest()[:4]
+        entries = [replace(entry, slug=f"{entry.slug}-{place}") for entry in entries]
         ranked = _ranked([_judged(entry, needed) for entry in entries])
         found.append(Board(division, dataset, test_hash, int(n), norm, eps, needed, tuple(ranked)))
     return sorted(found, key=lambda b: (DIVISIONS.index(b.division), b.dataset, b.norm, -float(Fraction(b.eps)), -b.n))

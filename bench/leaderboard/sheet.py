@@ -44,7 +44,7 @@ def board_sheet(board: Board) -> Sheet:
         (*heads, "code"), tuple(rows), 3, frozenset({ranked} if 0 < ranked < len(rows) else ()),
         caption=f"{board_title(board)}. Robust accuracy in percent, per image the worst case over all attacks (any "
         "iterate), with 95% interval: Wilson's for one training seed, Student's over several. Above next: whether it "
-        f"is really more robust than the entry below (exact paired test, or Welch's over seeds; Holm, level {LEVEL:g}).",
+        f"is really more robust than the entry below (exact paired, or Welch over seeds; Holm, level {LEVEL:g}).",
         notes=tuple(notes), label=f"leaderboard-{board.division}",
     )  # fmt: skip
 

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from measuring import measure, tiny_request
 
-from bench.plan import Request, make_plan, together
-from bench.scheduler import Listener, run_plan
 from bench.store import Store
 
 
@@ -17,23 +15,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path / "bench.sqlite")
     yield opened
     opened.close()
-
-
-def measure(results: Path, *requests: Request) -> None:
-    """What `bench run` does, in this process."""
-    checkpoints = results / "checkpoints"
-    plan = together([make_plan(request, checkpoints, results / "data") for request in requests])
-    opened = Store(results / "bench.sqlite")
-    report = run_plan(plan.known_to(opened), opened, checkpoints, torch.device("cpu"), Listener())
-    opened.close()
-    assert not report.failures
-
-
-def tiny_request(tiny_npz: Path, **changes: object) -> Request:
-    """A request that takes a second."""
-    recipe = {"epochs": 1, "train_size": 96}
-    values: dict[str, object] = {"dataset": str(tiny_npz), "model": "cnn-small", "recipe": recipe, "eps": ("0.1",)}
-    return Request(**(values | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def test_stored_results_as_frames(measured: Path) -> None:
     assert len(frame) == 36
     assert frame["key"].is_unique
     assert {"vanilla", "at", "nlif"} == set(frame["defense"])
-    assert frame["epochs"].tolist() == [1] * len(frame)
+    assert frame["epochs"].tolist() == [6] * len(frame)
     assert str(frame["updated"].dtype).startswith("datetime64")
     some = bench.load_results(measured / "bench.sqlite", defenses=["at"], attacks=["fgsm"], eps="0.1")
     assert len(some) == 2

@@ -24,7 +24,7 @@ from bench.store import Store
 
 def baseline(full: Store, **changes: Any) -> Bundle:
     """The store's own cells as an earlier measurement."""
-    data = bundle_json(collect_bundle(full, [row for row in full.cells() if row.eps == "1/10"]))
+    data = bundle_json(collect_bundle(full, [row for row in full.cells() if row.eps == "1/5"]))
     for cell in data["cells"]:
         cell["updated"] = "2020-01-01T00:00:00+00:00"
     for change in changes.values():
@@ -67,7 +67,7 @@ def test_a_loss_is_a_regression_and_a_gain_is_not(full: Store) -> None:
     check = run_check(full, baseline(full, fell=stronger(0.2)))
     assert check.status == REGRESSION
     worse = [line for line in check.lines if line.status == REGRESSION]
-    assert {line.attack for line in worse} >= {"pgd3 linf 0.1"}
+    assert {line.attack for line in worse} >= {"pgd3 linf 0.2"}
     assert {line.network.split(" /")[0] for line in worse} == {"vanilla"}
     assert "Robustness fell" in check.headline
     swapped = [Pair("n", "a", "", np.zeros(100), np.ones(100), (1, 1))]
@@ -200,7 +200,7 @@ def test_size_and_power_by_simulation(cells: int) -> None:
 
 
 def test_exit_codes_and_files_from_the_command_line(bench: Run, results: Path, full: Store, tmp_path: Path) -> None:
-    saved = bench("baseline", "save", "own.json.gz", "-d", "at", "--eps", "0.1")
+    saved = bench("baseline", "save", "own.json.gz", "-d", "at", "--eps", "0.2")
     assert saved.returncode == 0, saved.stderr
     assert "wrote 6 cells" in saved.stdout
     assert "pgd3" in bench("baseline", "show", "own.json.gz").stdout

@@ -1,0 +1,1 @@
+"""The leaderboard as a folder of web pages that need nothing but a browser."""

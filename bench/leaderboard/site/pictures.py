@@ -1,0 +1,67 @@
+"""Clean and attacked images of an entry."""
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.leaderboard.entry import Entry
+from bench.store import Store
+
+IMAGES = 4
+
+
+def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Path | None) -> str:
+    """The first test images, what the strongest attack makes of them, and the difference; or why there are none."""
+    head = "<h2>Attacked images</h2>"
+    if not entry.seeds:
+        return ""
+    if checkpoints is None or data_dir is None:
+        return f'{head}<p class="about">No pictures: weights and images were not at hand.</p>'
+    from bench.data.dataset import pixels
+    from bench.evidence.attacked import attacked_images
+    from bench.evidence.stored import stored_cell, stored_images, stored_network
+    from bench.runtime import pick_device
+
+    seed = entry.seeds[0]
+    row = next(row for row in seed.cells if row.attack == seed.strongest)
+    device = pick_device("cpu", None)
+    try:
+        cell = stored_cell(row)
+        images = stored_images(cell, data_dir)
+        model = stored_network(cell, store, checkpoints, device)
+        x = pixels(images.x_test[:IMAGES], device)
+        y = images.y_test[: len(x)].to(device)
+        attacked = attacked_images(model, x, y, cell)
+    except BenchError as error:
+        return f'{head}<p class="about">No pictures: {escape(str(error))}.</p>'
+    outcome = store.outcome(row.key)
+    assert outcome is not None
+    shown = []
+    for i in range(len(x)):
+        label = escape(images.class_names[int(y[i])])
+        stands = "stands" if outcome.robust_last[i] > 0.5 else "falls"
+        difference = 0.5 + 0.5 * (attacked[i] - x[i]) / max(float((attacked[i] - x[i]).abs().max()), 1e-9)
+        for name, image in (("clean", x[i]), (f"attacked: {stands}", attacked[i]), ("difference, scaled", difference)):
+            shown.append(
+                f'<figure><img src="{_data(image)}" alt="image {i}, {label}, {name}" loading="lazy">'
+                f"<figcaption>{label}, {name}</figcaption></figure>"
+            )
+    return (
+        f'{head}<p class="about">The first test images under {escape(row.attack)} (seed {seed.seed}, last iterate).</p>'
+        f'<div class="pictures">{"".join(shown)}</div>'
+    )
+
+
+def _data(image: Tensor) -> str:
+    from PIL import Image
+
+    array = (image.detach().cpu().numpy().transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(array[..., 0] if array.shape[-1] != 3 else array)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,153 @@
+"""Who is ranked where, and why not."""
+
+import csv
+import io
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import Run
+
+from bench.leaderboard.entry import Board, Entry
+from bench.leaderboard.rank import boards, met_by
+from bench.leaderboard.sheet import boards_frame, write_boards
+from bench.statistics import over_seeds
+from bench.store import CellRow, Store
+
+
+def of(found: list[Board], division: str, eps: str = "1/5") -> Board:
+    return next(board for board in found if (board.division, board.eps) == (division, eps))
+
+
+def named(board: Board, defense: str) -> Entry:
+    return next(entry for entry in board.entries if entry.defense == defense)
+
+
+def test_the_worst_case_is_taken_per_image_and_then_over_seeds(full: Store) -> None:
+    rows = full.cells()
+    entry = named(of(boards(full, rows), "deterministic"), "at")
+    rates = []
+    for seed in (0, 1):
+        outcomes = [
+            full.outcome(row.key)
+            for row in rows
+            if (row.defense, row.seed, row.eps) == ("at", seed, "1/5") and row.attack != "clean"
+        ]
+        assert len(outcomes) == 2
+        rates.append(np.minimum.reduce([o.robust_any for o in outcomes if o is not None]).mean())
+    expected = over_seeds(rates)
+    assert entry.worst.values == pytest.approx(rates)
+    assert entry.worst[:3] == pytest.approx(expected[:3])
+    assert [seed.seed for seed in entry.seeds] == [0, 1]
+    # 1 forward and backward of FGSM, 3 of PGD-3.
+    assert entry.passes == 8
+
+
+def test_divisions_and_budgets_are_never_mixed(full: Store) -> None:
+    found = boards(full, full.cells())
+    assert [(board.division, board.eps) for board in found] == [
+        ("deterministic", "1/5"), ("deterministic", "1/10"), ("stochastic", "1/5"), ("stochastic", "1/10"),
+    ]  # fmt: skip
+    assert {entry.defense for entry in of(found, "deterministic").entries} == {"vanilla", "at"}
+    assert {entry.defense for entry in of(found, "stochastic").entries} == {"nlif"}
+    slugs = [entry.slug for board in found for entry in board.entries]
+    assert len(set(slugs)) == len(slugs)
+
+
+def test_nobody_leads_for_having_met_fewer_attacks(full: Store) -> None:
+    rows = [row for row in full.cells() if not (row.defense == "vanilla" and row.attack == "pgd3")]
+    board = of(boards(full, rows), "deterministic")
+    assert board.required == ("fgsm", "pgd3")
+    vanilla = named(board, "vanilla")
+    assert vanilla.rank is None
+    assert vanilla.missing == ("pgd3",)
+    assert "has not met pgd3" in vanilla.why
+    assert named(board, "at").rank == 1
+    assert board.entries[-1] == vanilla
+    easy = of(boards(full, rows, ["fgsm"]), "deterministic")
+    assert {entry.rank for entry in easy.entries} == {1, 2}
+
+
+def test_a_seed_that_met_fewer_attacks_does_not_count(full: Store) -> None:
+    rows = [row for row in full.cells() if not (row.defense == "at" and row.attack == "pgd3" and row.seed == 1)]
+    entry = named(of(boards(full, rows), "deterministic"), "at")
+    assert [seed.seed for seed in entry.seeds] == [0]
+    assert met_by(entry) == ("fgsm", "pgd3")
+
+
+def marked(rows: list[CellRow], defense: str, verdict: str) -> list[CellRow]:
+    return [replace(row, verdict=verdict) if row.defense == defense else row for row in rows]
+
+
+def test_suspect_is_marked_and_invalid_listed_below(full: Store) -> None:
+    suspect = of(boards(full, marked(full.cells(), "at", "suspect")), "deterministic")
+    assert named(suspect, "at").rank is not None
+    assert named(suspect, "at").verdict == "suspect"
+    text = write_boards([suspect], "text")
+    assert "†" in text
+    assert "suspect, perhaps too high" in text
+    invalid = of(boards(full, marked(full.cells(), "at", "invalid")), "deterministic")
+    assert named(invalid, "at").rank is None
+    assert "Not ranked: at (cnn-small) all its cells are invalid" in write_boards([invalid], "md")
+    assert named(invalid, "vanilla").rank == 1
+
+
+def test_equal_networks_share_a_rank_and_are_not_set_apart(full: Store) -> None:
+    rows = [row for row in full.cells() if row.defense == "vanilla" and row.seed == 0 and row.eps == "1/5"]
+    twin = [replace(row, weights_key="file:" + "0" * 64, defense="copy") for row in rows]
+    board = of(boards(full, [*rows, *twin]), "deterministic")
+    assert [entry.rank for entry in board.entries] == [1, 1]
+    assert board.entries[0].apart is not None
+    assert board.entries[0].apart >= 0.5
+    assert board.entries[-1].apart is None
+
+
+def test_a_clearly_better_network_is_set_apart(full: Store) -> None:
+    rows = [row for row in full.cells() if row.seed == 0 and row.eps == "1/5" and row.draws == 1]
+    ranked = of(boards(full, rows), "deterministic").entries
+    stands = [entry.seeds[0].stands for entry in ranked]
+    gained, lost = int((stands[0] > stands[1]).sum()), int((stands[0] < stands[1]).sum())
+    from bench.statistics import mcnemar
+
+    assert ranked[0].apart == pytest.approx(mcnemar(gained, lost))
+
+
+def test_every_format_holds_every_entry(full: Store) -> None:
+    found = boards(full, full.cells())
+    lines = list(csv.DictReader(io.StringIO(write_boards(found, "csv"))))
+    data = json.loads(write_boards(found, "json"))
+    assert len(lines) == len(data) == len(boards_frame(found)) == 6
+    for column in ("rank", "worst", "worst_low", "verdict", "n", "commit", "passes_per_image", "repeat", "under pgd3"):
+        assert column in lines[0]
+    for form in ("text", "md", "latex"):
+        text = write_boards(found, form)
+        for entry in found[0].entries:
+            assert f"{100 * entry.worst.value:.1f}" in text
+
+
+def test_the_repeat_command_measures_these_very_cells(bench: Run, results: Path, full: Store, tiny_npz: Path) -> None:
+    entry = named(of(boards(full, full.cells()), "deterministic"), "at")
+    arguments = shlex.split(entry.repeat)[1:]
+    # A dataset of one's own is stored under its file's name.
+    arguments[arguments.index("--dataset") + 1] = str(tiny_npz)
+    done = bench(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["computed"] == 0
+
+
+def test_from_the_command_line(bench: Run, results: Path) -> None:
+    shown = bench("leaderboard", "--division", "deterministic", "--eps", "0.1", "--format", "md")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("| rank |") == 1
+    assert "Required: fgsm, pgd3" in shown.stdout
+    for arguments, complaint in (
+        (["--division", "quantum"], "unknown division 'quantum'"),
+        (["--defense", "nothing"], "no finished cell has the defense 'nothing'"),
+        (["--format", "pdf"], "unknown format 'pdf'"),
+    ):
+        wrong = bench("leaderboard", *arguments)
+        assert wrong.returncode == 2
+        assert complaint in wrong.stderr

@@ -1,0 +1,188 @@
+"""Submissions: an honest one is taken up, and no other."""
+
+import base64
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from measuring import measure
+from support import Run
+
+from bench.data.digits import load
+from bench.errors import BenchError
+from bench.exchange.choose import chosen_cells
+from bench.leaderboard.submission import read_submission, write_submission
+from bench.leaderboard.verify import verify
+from bench.outcome import Outcome
+from bench.plan import Request
+from bench.store import Store
+
+CPU = torch.device("cpu")
+E = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another laboratory's results on a dataset that everybody has."""
+    results = tmp_path_factory.mktemp("theirs")
+    recipe = {"epochs": 1, "train_size": 200}
+    attacks = ("clean", "fgsm", "pgd3")
+    measure(results, Request(defenses=("vanilla", "nlif"), attacks=attacks, recipe=recipe, n=200))
+    return results
+
+
+@pytest.fixture
+def honest(theirs: Path, tmp_path: Path) -> Path:
+    store = Store(theirs / "bench.sqlite")
+    path = tmp_path / "honest.zip"
+    write_submission(path, store, store.cells(), theirs / "checkpoints", {"by": "A Lab", "url": "https://example.org"})
+    return path
+
+
+def rewritten(source: Path, change: Callable[[E, dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(source) as archive:
+        entry = json.loads(archive.read("entry.json"))
+        others = {name: archive.read(name) for name in archive.namelist() if name != "entry.json"}
+    change(entry, others)
+    target = source.with_name("changed.zip")
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("entry.json", json.dumps(entry))
+        for name, data in others.items():
+            archive.writestr(name, data)
+    return target
+
+
+def test_an_honest_one_reproduces_bit_for_bit(honest: Path, tmp_path: Path) -> None:
+    submission = read_submission(honest)
+    assert submission.about == {"by": "A Lab", "url": "https://example.org"}
+    reruns = verify(submission, tmp_path, CPU, sample=0)
+    # Two networks, two attacks, two chunks.
+    assert len(reruns) == 8
+    assert sum(rerun.images for rerun in reruns) == 800
+    assert not any(rerun.differing for rerun in reruns)
+    few = verify(submission, tmp_path, CPU, sample=3, seed=1)
+    assert len({rerun.key for rerun in few}) == 3
+
+
+def better(entry: E, others: dict[str, bytes], images: int = 200) -> None:
+    """Claim that images stand which do not."""
+    for cell in entry["cells"]:
+        outcome = Outcome.unpack(base64.b64decode(cell["outcome"]))
+        last = outcome.last.copy()
+        last[np.flatnonzero(~last.all(1))[:images]] = True
+        cell["outcome"] = base64.b64encode(replace(outcome, last=last).pack()).decode()
+
+
+def swapped(entry: E, others: dict[str, bytes]) -> None:
+    one, two = sorted(others)
+    others[one], others[two] = others[two], others[one]
+
+
+def relabelled(entry: E, others: dict[str, bytes]) -> None:
+    """Weights that the cells were not measured on."""
+    keys = sorted(entry["weights"])
+    one, two = (entry["weights"][key]["sha256"] for key in keys)
+    others[f"weights/{one}.safetensors"] = others[f"weights/{two}.safetensors"]
+
+
+def smaller_eps(entry: E, others: dict[str, bytes]) -> None:
+    for cell in entry["cells"]:
+        cell["spec"]["attack"]["eps"] = "1/1000"
+
+
+def pickled(entry: E, others: dict[str, bytes]) -> None:
+    for name in others:
+        others[name] = b"\x80\x04" + others[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (better, "not reproduced"),
+        (swapped, "not those that its cells name|holds another architecture"),
+        (relabelled, "not those that its cells name|holds another architecture"),
+        (smaller_eps, "not what its key says"),
+        (pickled, "pickle|not a readable safetensors"),
+        (lambda entry, others: others.clear(), "lacks weights"),
+        (lambda entry, others: entry.update(cells=[]), "lacks cells"),
+        (lambda entry, others: others.update({"../../evil.py": b"x"}), "which no submission holds"),
+        (lambda entry, others: others.update({"weights/x.pkl": b"x"}), "which no submission holds"),
+        (lambda entry, others: entry.update(format="x"), "is not a file of results"),
+    ],
+)
+def test_a_dishonest_one_is_refused(
+    honest: Path, tmp_path: Path, change: Callable[[E, dict[str, bytes]], None], complaint: str
+) -> None:
+    path = rewritten(honest, change)
+    with pytest.raises(BenchError, match=complaint) as refused:
+        verify(read_submission(path), tmp_path, CPU, sample=4, seed=0)
+    assert "\n" not in str(refused.value)
+
+
+def test_one_flipped_image_of_a_whole_rerun_is_seen(honest: Path, tmp_path: Path) -> None:
+    path = rewritten(honest, lambda entry, others: better(entry, others, images=1))
+    with pytest.raises(BenchError, match="not reproduced"):
+        verify(read_submission(path), tmp_path, CPU, sample=0, tolerance=0.0)
+
+
+def test_other_data_and_other_versions_are_refused(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench.leaderboard.verify as module
+
+    submission = read_submission(honest)
+    digits = load(tmp_path)
+    other = replace(digits, x_test=digits.x_test.flip(0), y_test=digits.y_test.flip(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_dataset", lambda name, data_dir: other)
+        with pytest.raises(BenchError, match="are not those that the cells were measured on"):
+            verify(submission, tmp_path, CPU)
+    with monkeypatch.context() as patch:
+        known = module.ATTACKS.get
+        patch.setattr(module.ATTACKS, "get", lambda name: replace(known(name), version=99))
+        with pytest.raises(BenchError, match="was run in version"):
+            verify(submission, tmp_path, CPU)
+
+
+def test_a_bomb_and_half_a_file_are_refused(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench.leaderboard.submission as module
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LARGEST", 1000)
+        with pytest.raises(BenchError, match="would unpack to more than"):
+            read_submission(honest)
+    half = tmp_path / "half.zip"
+    half.write_bytes(honest.read_bytes()[: honest.stat().st_size // 2])
+    with pytest.raises(BenchError, match="is not a submission"):
+        read_submission(half)
+    with pytest.raises(BenchError, match="cannot read"):
+        read_submission(tmp_path / "absent.zip")
+
+
+def test_from_the_command_line(bench: Run, honest: Path, theirs: Path, tmp_path: Path) -> None:
+    cheat = rewritten(honest, better)
+    refused = bench("leaderboard", "add", cheat, "--store", "mine.sqlite", "--sample-seed", "0")
+    assert refused.returncode == 1
+    assert "not reproduced" in refused.stderr
+    assert not (tmp_path / "mine.sqlite").exists()
+    taken = bench("leaderboard", "add", honest, "--store", "mine.sqlite", "--sample-seed", "0")
+    assert taken.returncode == 0, taken.stderr
+    assert "0 of 328 sampled images differ" in taken.stdout or "sampled images differ" in taken.stdout
+    assert "6 cells added" in taken.stdout
+    assert len(Store(tmp_path / "mine.sqlite").cells()) == 6
+    shown = json.loads(bench("leaderboard", "--store", "mine.sqlite", "--json").stdout)
+    assert {line["submitted_by"] for line in shown} == {"A Lab"}
+    written = bench("leaderboard", "submit", "-o", "again.zip", "--by", "me", "-d", "vanilla", "--results", theirs)
+    assert written.returncode == 0, written.stderr
+    assert "wrote 3 cells" in written.stdout
+
+
+def test_an_entry_of_a_store_is_what_was_measured(theirs: Path, honest: Path) -> None:
+    store = Store(theirs / "bench.sqlite")
+    assert {cell.key for cell in read_submission(honest).bundle.cells} == {row.key for row in chosen_cells(store)}
