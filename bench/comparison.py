@@ -1,6 +1,5 @@
 """Is one network more robust than another, or is the difference chance?"""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.plan import without_eot
-from bench.statistics import Paired, compare_pairs, holm
+from bench.statistics import Paired, compare_pairs, holm, welch
 from bench.store import CellRow, Store
 
 WORST = "worst case"
@@ -194,20 +193,9 @@ def _standing(store: Store, row: CellRow, iterate: str) -> NDArray[np.float64]:
 def _over_seeds(one: dict[int, CellRow], two: dict[int, CellRow], iterate: str) -> SeedContrast | None:
     if min(len(one), len(two)) < 2:
         return None
-    from scipy.stats import t
-
     mine, theirs = (tuple(_rate(rows[seed], iterate) for seed in sorted(rows)) for rows in (one, two))
-    a, b = np.asarray(mine), np.asarray(theirs)
-    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    difference = float(a.mean() - b.mean())
-    if va + vb == 0:
-        p = 1.0 if difference == 0 else 0.0
-        return SeedContrast(mine, theirs, difference, difference, difference, p)
-    df = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    error = math.sqrt(va + vb)
-    half = float(t.ppf(0.975, df)) * error
-    p = float(2 * t.sf(abs(difference) / error, df))
-    return SeedContrast(mine, theirs, difference, difference - half, difference + half, p)
+    found = welch(mine, theirs)
+    return SeedContrast(mine, theirs, found.difference, found.low, found.high, found.p)
 
 
 def _rate(row: CellRow, iterate: str) -> float:

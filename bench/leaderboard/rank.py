@@ -17,7 +17,7 @@ from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
 from bench.plan import without_eot
 from bench.report.doubt import reasons
 from bench.spec import canonical_json
-from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, wilson
+from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store
 from bench.worst import passes_of
 
@@ -203,12 +203,8 @@ def _ranked(entries: Sequence[Entry]) -> list[Entry]:
 def _above(one: Entry, two: Entry) -> float:
     """That the first only seems more robust than the second: over seeds where both have several, else over images."""
     if min(len(one.seeds), len(two.seeds)) > 1:
-        from scipy.stats import ttest_ind
-
         a, b = ([seed.worst.value for seed in entry.seeds] for entry in (one, two))
-        if np.var(a) + np.var(b) == 0:
-            return float(np.mean(a) <= np.mean(b))
-        return float(ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
+        return welch(a, b).p_greater
     first, second = one.seeds[0], two.seeds[0]
     draws = (first.cells[0].draws, second.cells[0].draws)
     return compare_pairs(first.stands, second.stands, draws, "greater").p

@@ -2,17 +2,19 @@
 
 from bench.statistics.paired import Alternative, Paired, compare_pairs, holm, mcnemar, sign_flip
 from bench.statistics.rates import Rate, wilson
-from bench.statistics.seeds import SeedMean, over_seeds
+from bench.statistics.seeds import SeedMean, Welch, over_seeds, welch
 
 __all__ = [
     "Alternative",
     "Paired",
     "Rate",
     "SeedMean",
+    "Welch",
     "compare_pairs",
     "holm",
     "mcnemar",
     "over_seeds",
     "sign_flip",
+    "welch",
     "wilson",
 ]

@@ -49,3 +49,45 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> SeedMean:
 
     half = float(t.ppf((1 + level) / 2, len(rates) - 1) * np.std(rates, ddof=1) / math.sqrt(len(rates)))
     return SeedMean(mean, mean - half, mean + half, rates)
+
+
+class Welch(NamedTuple):
+    """Two recipes over their training seeds.
+
+    Attributes:
+        difference: of the means, the first minus the second.
+        low, high: 95% interval of it.
+        p: two-sided.
+        p_greater: that the first only seems larger.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_greater: float
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
+    """Welch's t-test and interval (Welch 1947): two means whose variances may differ.
+
+    Args:
+        first, second: one rate for each seed, at least two each.
+
+    Raises:
+        ValueError: a single seed says nothing on how much seeds differ.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a comparison over seeds needs at least two of each")
+    from scipy.stats import t
+
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    va, vb = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    difference, error = float(a.mean() - b.mean()), math.sqrt(va + vb)
+    if error == 0:
+        p_greater = 0.0 if difference > 0 else 1.0
+        return Welch(difference, difference, difference, float(difference == 0), p_greater)
+    df = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    half = float(t.ppf(0.975, df)) * error
+    p_greater = float(t.sf(difference / error, df))
+    return Welch(difference, difference - half, difference + half, 2 * min(p_greater, 1 - p_greater), p_greater)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_ind
 from scipy.stats import t as student
 
-from bench.statistics import compare_pairs, holm, mcnemar, over_seeds, sign_flip
+from bench.statistics import compare_pairs, holm, mcnemar, over_seeds, sign_flip, welch
 from bench.statistics.simulate import promises
 
 COUNTS = st.integers(0, 60)
@@ -102,6 +102,24 @@ def test_the_mean_over_seeds_is_student_s(values: list[float]) -> None:
     expected = student.interval(0.95, len(values) - 1, np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5)
     if np.std(values, ddof=1) > 1e-12:
         assert (mean.low, mean.high) == pytest.approx(expected, abs=1e-9)
+
+
+@given(*(st.lists(st.integers(0, 1000).map(lambda k: k / 1000), min_size=2, max_size=6) for _ in range(2)))
+def test_welch_agrees_with_scipy(first: list[float], second: list[float]) -> None:
+    found = welch(first, second)
+    if np.var(first) + np.var(second) > 1e-9:
+        for alternative, p in (("two-sided", found.p), ("greater", found.p_greater)):
+            expected = ttest_ind(first, second, equal_var=False, alternative=alternative)
+            assert p == pytest.approx(expected.pvalue, abs=1e-9)
+        interval = ttest_ind(first, second, equal_var=False).confidence_interval()
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_welch_of_equal_seeds_is_certain_and_of_single_ones_refused() -> None:
+    assert welch([0.5, 0.5], [0.4, 0.4]).p_greater == 0
+    assert welch([0.4, 0.4], [0.4, 0.4]).p == 1
+    with pytest.raises(ValueError, match="at least two"):
+        welch([0.5], [0.4, 0.3])
 
 
 def test_one_seed_has_no_interval_and_none_is_an_error() -> None:

@@ -63,7 +63,10 @@
       document.querySelector("#count").textContent = shown === 1 ? "1 entry" : `${shown} entries`;
       document.querySelector("#nothing").hidden = shown > 0;
     };
-    for (const control of [text, division, sound]) control.addEventListener("input", apply);
+    for (const control of [text, division, sound]) {
+      control.addEventListener("input", apply);
+      control.addEventListener("change", apply);
+    }
     apply();
   }
 

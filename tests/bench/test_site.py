@@ -1,0 +1,275 @@
+"""The leaderboard's pages, as text and in a real browser."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import BenchError
+from bench.leaderboard.rank import boards
+from bench.leaderboard.site.build import write_site
+from bench.store import Store
+
+HOSTILE = "<script>document.title='broken'</script>\"><img src=x onerror=\"document.title='broken'\">"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def site(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Boards with an entry of a hostile name, a suspect one and one that is not ranked."""
+    store = Store(measured / "bench.sqlite")
+    rows = [
+        replace(row, defense=HOSTILE, verdict="suspect") if row.defense == "at" else row
+        for row in store.cells()
+        if not (row.defense == "vanilla" and row.attack == "pgd3" and row.eps == "1/10")
+    ]
+    folder = tmp_path_factory.mktemp("site") / "leaderboard"
+    return write_site(boards(store, rows), store, folder, measured / "checkpoints", measured).parent
+
+
+class Page(HTMLParser):
+    """Tags, links and text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_folder_is_self_contained_and_its_links_lead_somewhere(site: Path) -> None:
+    pages = [site / "index.html", *sorted((site / "entries").glob("*.html"))]
+    assert len(pages) == 1 + 6
+    for path in pages:
+        page = Page(path)
+        for tag, attributes in page.tags:
+            for name in ("href", "src"):
+                target = attributes.get(name)
+                if target is None or target.startswith(("data:", "#")):
+                    continue
+                assert not re.match(r"\w+:|//", target), (tag, target)
+                assert (path.parent / target).exists(), target
+        policies = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv")]
+        assert policies
+        assert "default-src 'none'" in (policies[0] or "")
+        assert not any(name.startswith("on") or name == "style" for _, a in page.tags for name in a)
+
+
+def test_hostile_names_are_text(site: Path) -> None:
+    for path in (site / "index.html", *(site / "entries").glob("script*.html")):
+        page = Page(path)
+        assert HOSTILE in page.text
+        assert [a.get("src") for t, a in page.tags if t == "script"] == [
+            "script.js" if path.name == "index.html" else "../script.js"
+        ]
+
+
+def test_every_number_of_the_boards_is_on_the_page_and_in_the_data(site: Path, measured: Path) -> None:
+    store = Store(measured / "bench.sqlite")
+    text = Page(site / "index.html").text
+    for board in boards(store, store.cells()):
+        if board.eps == "1/5":
+            for entry in board.entries:
+                assert f"{100 * entry.worst.value:.1f}" in text
+    assert (site / "data.csv").read_text().count("\n") == 1 + 6
+    assert "unaudited" in Page(next((site / "entries").glob("nlif*"))).text.lower()
+
+
+def test_writing_again_gives_the_same_bytes_and_replaces_nothing_of_others(
+    measured: Path, site: Path, tmp_path: Path
+) -> None:
+    store = Store(measured / "bench.sqlite")
+    found = boards(store, store.cells())
+    one = write_site(found, store, tmp_path / "a").parent
+    before = {path.relative_to(one): path.read_bytes() for path in one.rglob("*") if path.is_file()}
+    again = write_site(found, store, tmp_path / "a").parent
+    assert {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years")
+    with pytest.raises(BenchError, match="is not a leaderboard; choose another folder"):
+        write_site(found, store, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_contrast_is_enough_in_light_and_dark(site: Path) -> None:
+    """WCAG 2 AA: 4.5 to 1 for text."""
+    blocks = re.findall(r":root[^{]*\{([^}]*--paper[^}]*)\}", (site / "style.css").read_text())
+    assert len(blocks) == 3
+    for block in blocks:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        for ink in ("ink", "soft", "accent", "ok", "warn", "bad"):
+            for ground in ("paper", "card"):
+                bright, dim = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+                assert (bright + 0.05) / (dim + 0.05) >= 4.5, (ink, ground)
+
+
+def browser(scripts: bool = True) -> Any:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
+    for flag in [*flags.split(), "disable-sync", f"user-data-dir={tempfile.mkdtemp()}", "window-size=1400,1000"]:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    if not scripts:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    return webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+
+
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed")
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    driver = browser()
+    yield driver
+    driver.quit()
+
+
+def rows(driver: Any, board: int = 0) -> list[str]:
+    section = driver.find_elements("css selector", "section.board-section")[board]
+    return [each.text for each in section.find_elements("css selector", "tbody th") if each.is_displayed()]
+
+
+@needs_browser
+def test_nothing_complains_and_nothing_hostile_runs(chrome: Any, site: Path) -> None:
+    for path in (site / "index.html", *sorted((site / "entries").glob("*.html"))):
+        chrome.get(path.as_uri())
+        assert chrome.title != "broken"
+        assert not chrome.get_log("browser")
+
+
+@needs_browser
+def test_sorting_by_click_and_by_keyboard(chrome: Any, site: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    chrome.get((site / "index.html").as_uri())
+    board = chrome.find_element("css selector", "section.board-section")
+    button = next(b for b in board.find_elements("css selector", "thead button") if b.text == "worst case")
+
+    def values() -> list[float]:
+        cells = board.find_elements("css selector", "tbody tr td[data-label='worst case']")
+        return [float(cell.get_attribute("data-value")) for cell in cells]
+
+    button.click()
+    assert values() == sorted(values())
+    head = button.find_element("xpath", "..")
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.send_keys(Keys.ENTER)
+    assert values() == sorted(values(), reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+@needs_browser
+def test_filters(chrome: Any, site: Path) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    chrome.get((site / "index.html").as_uri())
+    text = chrome.find_element("id", "filter")
+    text.send_keys("nlif")
+    shown = [row for row in chrome.find_elements("css selector", "tbody tr") if row.is_displayed()]
+    assert len(shown) == 2
+    assert chrome.find_element("id", "count").text == "2 entries"
+    text.send_keys("zzz")
+    assert chrome.find_element("id", "nothing").is_displayed()
+    chrome.get((site / "index.html").as_uri())
+    chrome.find_element("id", "sound").click()
+    assert not any("img" in row for row in rows(chrome))
+    Select(chrome.find_element("id", "division")).select_by_value("stochastic")
+    visible = [s for s in chrome.find_elements("css selector", "section.board-section") if s.is_displayed()]
+    assert {section.get_attribute("data-division") for section in visible} == {"stochastic"}
+
+
+@needs_browser
+def test_the_curve_opens_by_hover_click_and_keyboard_and_escape_closes_it(chrome: Any, site: Path) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    chrome.get((site / "index.html").as_uri())
+    curve = next(c for c in chrome.find_elements("css selector", ".curve") if c.is_displayed())
+    button, pop = (curve.find_element("css selector", name) for name in ("button", ".pop"))
+    assert not pop.is_displayed()
+    ActionChains(chrome).move_to_element(button).perform()
+    assert pop.is_displayed()
+    ActionChains(chrome).move_to_element(chrome.find_element("css selector", "h1")).perform()
+    assert not pop.is_displayed()
+    button.send_keys(Keys.ENTER)
+    assert pop.is_displayed()
+    assert button.get_attribute("aria-expanded") == "true"
+    button.send_keys(Keys.ESCAPE)
+    assert not pop.is_displayed()
+    assert button.get_attribute("aria-expanded") == "false"
+
+
+@needs_browser
+def test_an_entry_has_its_page_and_its_command_can_be_taken(chrome: Any, site: Path) -> None:
+    chrome.get((site / "index.html").as_uri())
+    link = next(a for a in chrome.find_elements("css selector", "tbody th a") if a.text == "nlif")
+    link.click()
+    assert "nlif" in chrome.title
+    chrome.find_element("css selector", "button.copy").click()
+    chosen = chrome.execute_script("return getSelection().toString()")
+    assert chosen.startswith("bench run -d nlif")
+    assert len(chrome.find_elements("css selector", "table")) >= 2
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_no_page_scrolls_sideways(chrome: Any, site: Path, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for path in (site / "index.html", *sorted((site / "entries").glob("*.html"))[:2]):
+        chrome.get(path.as_uri())
+        widths = chrome.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert widths[0] <= widths[1] == width, path.name
+    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@needs_browser
+def test_light_or_dark_is_remembered(chrome: Any, site: Path) -> None:
+    chrome.get((site / "index.html").as_uri())
+
+    def ground() -> str:
+        return str(chrome.execute_script("return getComputedStyle(document.body).backgroundColor"))
+
+    before = ground()
+    chrome.find_element("css selector", ".theme").click()
+    after = ground()
+    assert after != before
+    chrome.get((site / "index.html").as_uri())
+    assert ground() == after
+    chrome.find_element("css selector", ".theme").click()
+    assert ground() == before
+
+
+@needs_browser
+def test_without_scripts_the_ranking_is_there(site: Path) -> None:
+    driver = browser(scripts=False)
+    try:
+        driver.get((site / "index.html").as_uri())
+        assert len(driver.find_elements("css selector", "tbody tr")) == 6
+        assert not any(c.is_displayed() for c in driver.find_elements("css selector", ".controls, .curve, .theme"))
+        assert driver.find_element("css selector", "tbody th").is_displayed()
+    finally:
+        driver.quit()
