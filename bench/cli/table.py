@@ -39,8 +39,8 @@ def table(
 ) -> None:
     """Print robust accuracy of every stored network under every stored attack, or a table of the paper.
 
-    Each value stands with its 95% interval. Nothing is computed; bench run --preset table1 measures what table1
-    shows. Conditions that differ from the paper's stand in the caption.
+    Each value stands with its 95% interval, and conditions that differ from the paper's stand in the caption.
+    Nothing is computed: bench run --preset table1 measures what table1 shows.
 
     Examples:
 

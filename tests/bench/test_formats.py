@@ -124,6 +124,21 @@ def test_latex_sets_the_best_in_bold_and_a_missing_value_as_a_dash() -> None:
         assert text.count(rule) == 1
 
 
+@pytest.mark.parametrize("columns", [80, 100, 160])
+def test_a_narrow_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    value = Piece("98.2", "[88.2, 99.2] ×3", "paper 93.32, +14.9", True, "†")
+    heads = ("Training", "Method", *(f"PGD-{steps}" for steps in (1, 2, 5, 7, 10, 20, 40)))
+    text = write_sheet(Sheet(heads, ((Piece("BPTT"), Piece("Vanilla"), *[value] * 7),), 2), "text")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    for word in ("*98.2", "[88.2,", "99.2]", "×3†", "paper", "93.32,", "+14.9"):
+        assert words.count(word) == 7, (word, text)
+    assert {*heads, "Vanilla"} <= {*words}
+
+
 def test_text_has_what_stands_below_on_a_line_of_its_own() -> None:
     wide = Sheet(("name", "rate"), ((Piece("a"), Piece("50.0", "[1, 2]", "paper 40.0, +10.0", True, "†")),))
     first, second = write_sheet(wide, "text").splitlines()[-2:]

@@ -63,6 +63,14 @@ def test_the_ablation_s_printed_differences_agree_with_its_values() -> None:
     assert list(wrong["value_percent"]) == ["63.3"]
 
 
+def test_the_guide_counts_them_right() -> None:
+    frame, guide = published(), " ".join((ROOT / "docs" / "tables.md").read_text().split())
+    tables = frame[(frame["source_paper"] == TGO) & frame["table"].str.startswith("Table")]
+    lines, sources, empty = len(frame), frame["source_paper"].nunique(), int(tables["value"].isna().sum())
+    assert f"{lines} lines from {sources} sources, among them the {len(tables)} places" in guide
+    assert f"{empty} of which it leaves empty" in guide
+
+
 def test_the_numbers_travel_with_the_package(tmp_path: Path) -> None:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Run
+from support import ROOT, Run
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -334,6 +337,17 @@ def test_mistakes_are_answered_in_one_line() -> None:
     assert "bench table table5 --with-published" in in_one_line("table", "table5")
     absent = in_one_line("run", "--preset", "table5")
     assert "preset table5 needs the dataset cifar10-dvs, which bench does not have yet" in absent
+
+
+def test_the_commands_of_the_guide_are_understood() -> None:
+    guide = (ROOT / "docs" / "tables.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", guide, re.S) for line in block.splitlines()]
+    assert len(lines) == 4
+    group = get_command(app)
+    for line in lines:
+        name, command, *arguments = shlex.split(line, comments=True)
+        assert name == "bench"
+        group.commands[command].make_context(command, arguments)  # type: ignore[attr-defined]
 
 
 def test_what_the_paper_prints_is_there_without_any_store() -> None:
