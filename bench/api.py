@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import Protocol, pixels
 from bench.errors import BenchError
+from bench.exchange.bundle import Bundle, collect_bundle
 from bench.exchange.choose import chosen_cells
+from bench.exchange.files import write_results
 from bench.frames import cells_frame, samples_frame
 from bench.hygiene import Snapshot, check_model
 from bench.outcome import Outcome
@@ -81,11 +83,24 @@ class Evaluation:
         rows: one for each attack, in the order they were named, with rates, intervals, verdict and findings.
         outcomes: per-image outcomes by attack.
         cells: as `frame` gives it.
+        bundle: all of it, as `save` writes it.
     """
 
     rows: tuple[CellRow, ...]
     outcomes: Mapping[str, Outcome]
     cells: pd.DataFrame
+    bundle: Bundle
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a file for `bench check --baseline`, `assert_robustness` or `bench import`.
+
+        Args:
+            path: ends in `.json`, `.json.gz` or `.parquet`.
+
+        Raises:
+            BenchError: another ending, or it cannot be written.
+        """
+        write_results(Path(path), self.bundle)
 
     def frame(self) -> pd.DataFrame:
         """One row for each attack: the columns of `load_results`."""
@@ -221,7 +236,7 @@ def _measured(
     order = {text: number for number, text in enumerate(attack.name for attack in attacks)}
     rows = sorted(found.values(), key=lambda row: order.get(row.attack, len(names)))
     outcomes = {row.attack: outcome for row in rows if (outcome := store.outcome(row.key)) is not None}
-    return Evaluation(tuple(rows), outcomes, cells_frame(store, rows))
+    return Evaluation(tuple(rows), outcomes, cells_frame(store, rows), collect_bundle(store, rows))
 
 
 def _dataset(data: Any, model: nn.Module, device: str) -> tuple[Dataset, bool]:

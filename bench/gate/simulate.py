@@ -29,7 +29,7 @@ class Case(NamedTuple):
     repeats: int
 
 
-def simulated(cells: int, churn: float, loss: float, repeats: int = 400, seed: int = 0) -> Case:
+def simulated(cells: int, churn: float, loss: float, repeats: int = 200, seed: int = 0) -> Case:
     """How often a check fails.
 
     Each image has a hardness; an attack of some strength breaks what is not hard enough. A share `churn` of the
@@ -41,7 +41,7 @@ def simulated(cells: int, churn: float, loss: float, repeats: int = 400, seed: i
     return Case(cells, churn, loss, failed / repeats, repeats)
 
 
-def cases(repeats: int = 400) -> Iterator[Case]:
+def cases(repeats: int = 200) -> Iterator[Case]:
     """The situations of the table in the documentation."""
     for loss in (0.0, LOSS):
         for cells in (1, 6, 20):
