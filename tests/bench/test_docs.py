@@ -46,7 +46,7 @@ def test_the_workflow_works_as_pasted(bench: Run, tmp_path: Path) -> None:
     assert once
     script = (
         f'bench() {{ {shlex.quote(sys.executable)} -m bench "$@"; }}\nset -e\n'
-        f"{once[1]}\nrm -r results\n" + "\n".join(commands)
+        f"{once[1]}\nrm -r results baseline-results\n" + "\n".join(commands)
     )
     summary = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
     done = subprocess.run(
