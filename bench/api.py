@@ -16,7 +16,6 @@ from bench.data import Dataset, load_dataset
 from bench.data.dataset import Protocol, pixels
 from bench.errors import BenchError
 from bench.exchange.bundle import Bundle, collect_bundle
-from bench.exchange.choose import chosen_cells
 from bench.exchange.files import write_results
 from bench.frames import cells_frame, samples_frame
 from bench.hygiene import Snapshot, check_model
@@ -26,6 +25,7 @@ from bench.provenance import provenance
 from bench.resolve import parse_attack
 from bench.runtime import pick_device
 from bench.scheduler import Listener, Report, measure
+from bench.selection import chosen_cells
 from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
 from bench.store import CellRow, Store
 from bench.training import hash_of

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.threat import format_eps
 from bench.errors import BenchError
 from bench.plan import without_eot
 from bench.statistics import Paired, compare_pairs, holm, welch
@@ -94,19 +96,26 @@ def compare(
     if not shared:
         raise BenchError(_nothing_shared(first, second))
     found: list[tuple[str, Paired, SeedContrast | None, tuple[str, ...]]] = []
-    stands: list[tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]] = []
+    # A worst case is over attacks of one budget.
+    stands: dict[_Key, list[tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]]] = {}
+    budgets = {key[1:3] for key in shared if key[0] != "clean"}
     for key in shared:
         a, b = _rows_of_one_seed(one[key], two[key])
         mine, theirs = _standing(store, a, iterate), _standing(store, b, iterate)
         draws = (a.draws, b.draws)
-        stands.append((mine, theirs, draws))
+        if key[0] != "clean":
+            stands.setdefault((*key[1:], draws), []).append((mine, theirs, draws))
         seeds = _over_seeds(one[key], two[key], iterate)
-        found.append((_name(a, key), compare_pairs(mine, theirs, draws), seeds, _notes(a, b)))
-    if len(found) > 1 and len({draws for *_, draws in stands}) == 1:
-        worst = [np.minimum.reduce(side) for side in ([pair[0] for pair in stands], [pair[1] for pair in stands])]
-        paired = compare_pairs(worst[0], worst[1], stands[0][2])
-        noise = ("noise",) if max(stands[0][2]) > 1 else ()
-        found.append((WORST, paired, None, (f"per image the worst of {len(stands)} attacks", *noise)))
+        name = _name(a, key) + (_at(key[2]) if len(budgets) > 1 and key[0] != "clean" else "")
+        found.append((name, compare_pairs(mine, theirs, draws), seeds, _notes(a, b)))
+    for budget, pairs in stands.items():
+        if len(pairs) < 2:
+            continue
+        worst = [np.minimum.reduce(side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])]
+        noise = ("noise",) if max(pairs[0][2]) > 1 else ()
+        name = WORST + (_at(budget[1]) if len(budgets) > 1 else "")
+        paired = compare_pairs(worst[0], worst[1], pairs[0][2])
+        found.append((name, paired, None, (f"per image the worst of {len(pairs)} attacks", *noise)))
     adjusted = holm([paired.p for _, paired, *_ in found])
     comparisons = tuple(
         Comparison(name, paired, p, seeds, notes)
@@ -120,8 +129,8 @@ def sentence(contrast: Contrast, comparison: Comparison) -> str:
     paired = comparison.paired
     first, second = contrast.first, contrast.second
     under = "without attack" if comparison.attack == "clean" else f"under {comparison.attack}"
-    if comparison.attack == WORST:
-        under = "in the worst case over the attacks"
+    if comparison.attack.startswith(WORST):
+        under = f"in the {WORST} over the attacks{comparison.attack.removeprefix(WORST)}"
     test = "exact McNemar" if "noise" not in comparison.notes else "exact sign-flip"
     real = comparison.p < contrast.level
     rates = [paired.first.value, paired.second.value]
@@ -201,6 +210,10 @@ def _over_seeds(one: dict[int, CellRow], two: dict[int, CellRow], iterate: str) 
 def _rate(row: CellRow, iterate: str) -> float:
     assert row.summary is not None
     return (row.summary.robust if iterate == "last" else row.summary.robust_any).value
+
+
+def _at(eps: str) -> str:
+    return f" at eps {format_eps(Fraction(eps))}"
 
 
 def _name(row: CellRow, key: _Key) -> str:

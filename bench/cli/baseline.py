@@ -32,7 +32,7 @@ def save(
       bench baseline save robustness.json.gz -d at -a pgd40
     """
     from bench.exchange.bundle import collect_bundle, write_bundle
-    from bench.exchange.choose import chosen_cells
+    from bench.selection import chosen_cells
 
     opened = o.open_existing_store(results, store)
     if opened is None:

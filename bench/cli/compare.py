@@ -62,7 +62,7 @@ def compare(
 
 def _cells(opened: "Store", name: str, filters: Mapping[str, object]) -> "list[CellRow]":
     """Cells of a defense, or the one that a key begins."""
-    from bench.exchange.choose import chosen_cells
+    from bench.selection import chosen_cells
 
     held = {row.defense for row in opened.cells(status="done")}
     looks_like_key = len(name) >= 6 and set(name) <= set("0123456789abcdef")

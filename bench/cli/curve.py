@@ -44,11 +44,11 @@ def curve(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.exchange.choose import chosen_cells
     from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
     from bench.resolve import split_list
+    from bench.selection import chosen_cells
 
     rows = chosen_cells(opened, defenses=defense, dataset=dataset, model=model, eps=eps, norm=norm)
     cells = cells_frame(opened, rows)

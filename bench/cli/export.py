@@ -25,8 +25,8 @@ def export(
     Another store takes them up with bench import. All cells if no option chooses among them.
     """
     from bench.exchange.bundle import collect_bundle
-    from bench.exchange.choose import chosen_cells
     from bench.exchange.files import write_results
+    from bench.selection import chosen_cells
 
     opened = o.open_existing_store(results, store)
     if opened is None:

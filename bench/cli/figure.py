@@ -66,9 +66,9 @@ def figure(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.exchange.choose import chosen_cells
     from bench.figures.subjects import about, chosen_rows, subjects
     from bench.runtime import pick_device
+    from bench.selection import chosen_cells
 
     # A dataset of one's own is stored under its file's name.
     file = dataset if dataset and dataset.endswith(".npz") else None

@@ -50,11 +50,11 @@ def show(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.exchange.choose import chosen_cells
     from bench.leaderboard.entry import DIVISIONS
     from bench.leaderboard.rank import boards
     from bench.leaderboard.sheet import write_boards
     from bench.resolve import split_list
+    from bench.selection import chosen_cells
 
     if division is not None and division not in DIVISIONS:
         raise BenchError(f"unknown division '{division}'; choose from {', '.join(DIVISIONS)}")
@@ -90,8 +90,8 @@ def submit(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.exchange.choose import chosen_cells
     from bench.leaderboard.submission import write_submission
+    from bench.selection import chosen_cells
 
     rows = chosen_cells(opened, defenses=defense, attacks=attack, dataset=dataset, model=model, eps=eps, seed=seed)
     about = {name: value for name, value in (("by", by), ("paper", paper), ("url", url)) if value}

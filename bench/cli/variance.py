@@ -41,9 +41,9 @@ def variance(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.exchange.choose import chosen_cells
     from bench.repeats import advice, repeats
     from bench.report.comparison import split_text
+    from bench.selection import chosen_cells
     from bench.statistics.variance import split_variance
 
     rows = chosen_cells(opened, defenses=[defense], attacks=[attack], dataset=dataset, model=model, eps=eps)

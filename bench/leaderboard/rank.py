@@ -21,6 +21,9 @@ from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, we
 from bench.store import CellRow, Store
 from bench.worst import passes_of
 
+UNAUDITED = "unaudited"
+"""Among the reasons of an entry with a network that `bench audit` has not looked at."""
+
 _NOBODY = SeedMean(float("nan"), float("nan"), float("nan"), ())
 
 
@@ -141,6 +144,7 @@ def _entry(
     verdicts = {row.verdict for row in shown}
     verdict = "invalid" if not seeds else "suspect" if "suspect" in verdicts else "ok"
     why = sorted({reason for row in shown if row.verdict != "ok" for reason in reasons(row)})
+    why += [UNAUDITED] if any(row.audit is None for row in shown) else []
     slug = re.sub(r"[^a-z0-9]+", "-", f"{newest.defense}-{newest.model}".lower()).strip("-")[:40] + f"-{way[:6]}"
     return Entry(
         rank=None, why="", slug=slug, defense=newest.defense, model=newest.model, T=int(newest.spec["model"]["T"]),

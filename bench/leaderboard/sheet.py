@@ -8,6 +8,7 @@ import pandas as pd
 
 from attacks.threat import format_eps
 from bench.leaderboard.entry import Board, Entry
+from bench.leaderboard.rank import UNAUDITED
 from bench.plan import without_eot
 from bench.report.doubt import MARK
 from bench.report.sheet import MISSING, Piece, Sheet, embolden, write_sheet
@@ -58,8 +59,12 @@ def _row(entry: Entry) -> tuple[Piece, ...]:
     return (
         Piece(str(entry.rank or MISSING)), Piece(entry.defense), Piece(f"{entry.model}, T {entry.T}"),
         embolden(worst) if entry.rank == 1 else worst, _mean(entry.clean), Piece(strongest), Piece(apart),
-        Piece(str(len(entry.seeds))), Piece(f"{entry.passes:,}"), Piece(entry.verdict), Piece(commit),
+        Piece(str(len(entry.seeds))), Piece(f"{entry.passes:,}"), Piece(_verdict(entry)), Piece(commit),
     )  # fmt: skip
+
+
+def _verdict(entry: Entry) -> str:
+    return f"{entry.verdict}, {UNAUDITED}" if UNAUDITED in entry.reasons else entry.verdict
 
 
 def _mean(mean: SeedMean, mark: str = "") -> Piece:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison import Comparison, Contrast, sentence
+from bench.comparison import WORST, Comparison, Contrast, sentence
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece, write_sheet
 from bench.statistics.variance import FACTORS, Split
 
@@ -19,8 +19,9 @@ def contrast_text(contrast: Contrast, form: str) -> str:
     table = write_sheet(contrast_sheet(contrast), form)
     if form in ("latex", "html"):
         return table
-    # The last one is the worst case, or the only attack: what a reader came for.
-    return f"{said[-1]}\n\n{table}"
+    # What a reader came for: the worst case of each budget; the attacks by themselves where there is none.
+    worst = [text for text, c in zip(said, contrast.comparisons, strict=True) if c.attack.startswith(WORST)]
+    return "\n".join([*(worst or said), "", table])
 
 
 def contrast_sheet(contrast: Contrast) -> Sheet:

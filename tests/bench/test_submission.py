@@ -16,11 +16,11 @@ from support import Run
 
 from bench.data.digits import load
 from bench.errors import BenchError
-from bench.exchange.choose import chosen_cells
 from bench.leaderboard.submission import read_submission, write_submission
 from bench.leaderboard.verify import verify
 from bench.outcome import Outcome
 from bench.plan import Request
+from bench.selection import chosen_cells
 from bench.store import Store
 
 CPU = torch.device("cpu")
