@@ -126,7 +126,7 @@ class Evaluation:
 
     def _written(self, form: str) -> str:
         from bench.report.evaluation import evaluation_sheet
-        from bench.report.sheet import write_sheet
+        from bench.report.formats import write_sheet
 
         return write_sheet(evaluation_sheet(self.rows), form)
 

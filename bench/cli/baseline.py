@@ -60,7 +60,8 @@ def save(
 def show(file: Annotated[Path, typer.Argument(help="What bench baseline save wrote.")]) -> None:
     """List what a baseline holds."""
     from bench.exchange.bundle import read_bundle
-    from bench.report.sheet import Piece, Sheet, rate_piece, write_sheet
+    from bench.report.formats import write_sheet
+    from bench.report.sheet import Piece, Sheet, rate_piece
     from bench.statistics import wilson
 
     bundle = read_bundle(file)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bench.gate.check import NOT_COMPARABLE, NOT_MEASURED, OK, REGRESSION, Check, Line
-from bench.report.sheet import MISSING, Piece, Sheet, rate_piece, write_sheet
+from bench.report.formats import write_sheet
+from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 
 WORDS = {OK: "ok", REGRESSION: "REGRESSION", NOT_COMPARABLE: "not comparable", NOT_MEASURED: "not measured"}
 _LONG = 12

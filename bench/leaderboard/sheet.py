@@ -11,7 +11,8 @@ from bench.leaderboard.entry import Board, Entry
 from bench.leaderboard.rank import UNAUDITED
 from bench.plan import without_eot
 from bench.report.doubt import MARK
-from bench.report.sheet import MISSING, Piece, Sheet, embolden, write_sheet
+from bench.report.formats import write_sheet
+from bench.report.sheet import MISSING, Piece, Sheet, embolden
 from bench.statistics import SeedMean
 
 LEVEL = 0.05

@@ -5,7 +5,8 @@ from typing import Any
 import pandas as pd
 
 from bench.comparison import WORST, Comparison, Contrast, sentence
-from bench.report.sheet import MISSING, Piece, Sheet, rate_piece, write_sheet
+from bench.report.formats import write_sheet
+from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 from bench.statistics.variance import FACTORS, Split
 
 

@@ -1,9 +1,7 @@
 """A table on its way to a reader: what every format writes in its own way."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from bench.errors import BenchError
 from bench.statistics import Rate
 
 MISSING = "-"
@@ -70,21 +68,3 @@ def rate_piece(rate: Rate | None, mark: str = "") -> Piece:
 def embolden(piece: Piece) -> Piece:
     """The same, as the best of its kind."""
     return replace(piece, bold=True)
-
-
-def write_sheet(sheet: Sheet, form: str) -> str:
-    """A table as `text`, `md`, `latex` (booktabs) or `html` (a fragment: one `figure` element).
-
-    Raises:
-        BenchError: another format.
-    """
-    writers = _writers()
-    if form not in writers:
-        raise BenchError(f"unknown format '{form}'; choose from {', '.join(writers)}")
-    return writers[form](sheet)
-
-
-def _writers() -> Mapping[str, Callable[[Sheet], str]]:
-    from bench.report.formats import html, latex, markdown, text
-
-    return {"text": text.write, "md": markdown.write, "latex": latex.write, "html": html.write}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from bench.report.formats import html, latex, markdown
-from bench.report.sheet import MISSING, Piece, Sheet, write_sheet
+from bench.report.formats import html, latex, markdown, write_sheet
+from bench.report.sheet import MISSING, Piece, Sheet
 
 HOSTILE = [
     "a_b%c&d#e$f~g^h\\i{j}k", "<script>alert(1)</script>", "x|y*z`w", "ελ±†≤ 漢字", '"quoted" & more', "[2pt]", "*star",

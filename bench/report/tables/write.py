@@ -7,8 +7,9 @@ import pandas as pd
 
 from bench.frames import written_frame
 from bench.report.doubt import MARK
+from bench.report.formats import write_sheet
 from bench.report.published import TGO
-from bench.report.sheet import MISSING, Piece, Sheet, write_sheet
+from bench.report.sheet import MISSING, Piece, Sheet
 from bench.report.tables.caption import caption, seed_counts
 from bench.report.tables.fill import Filled, Value
 from bench.report.tables.layout import Column, Row
