@@ -60,12 +60,27 @@ class Outcome:
     @property
     def robust_last(self) -> NDArray[np.float64]:
         """Share of draws in which an image is right both without and under attack, [n]."""
-        return np.asarray((self.clean & self.last).mean(1), np.float64)
+        return np.asarray(self.stands("last").mean(1), np.float64)
 
     @property
     def robust_any(self) -> NDArray[np.float64]:
-        """As `robust_last`, surviving every candidate of the attack's path, [n]."""
-        return np.asarray((self.clean & self.last & self.best).mean(1), np.float64)
+        """As `robust_last`, under the worse of the attack's two candidates, [n]."""
+        return np.asarray(self.stands("any").mean(1), np.float64)
+
+    def stands(self, iterate: str) -> NDArray[np.bool_]:
+        """Where an image is right both without and under attack, bool [n, draws].
+
+        With `any` an image meets whichever of the two candidates leaves it right in fewer draws. It is one candidate
+        for all draws: an attacker does not see the noise, so cannot answer each draw with another image.
+
+        Args:
+            iterate: `last` or `any`.
+        """
+        last = self.clean & self.last
+        if iterate == "last":
+            return last
+        best = self.clean & self.best
+        return np.where((best.sum(1) < last.sum(1))[:, None], best, last)
 
     def agrees_with(self, other: "Outcome") -> bool:
         """Whether the decisions are the same; margins may differ by what another machine's rounding does."""

@@ -51,8 +51,7 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     for seed in seeds:
         outcomes = [store.outcome(table[seed, attack_seed].key) for attack_seed in attack_seeds]
         held = [outcome for outcome in outcomes if outcome is not None]
-        right = [o.clean & o.last & o.best if iterate == "any" else o.clean & o.last for o in held]
-        parts.append([part.T.astype(np.float64) for part in right])
+        parts.append([outcome.stands(iterate).T.astype(np.float64) for outcome in held])
     first = valid[0]
     title = f"{first.defense} under {first.attack} at {first.norm} {format_eps(Fraction(first.eps))} on {first.dataset}"
     return Repeats(title, first.defense, first.attack, seeds, attack_seeds, np.asarray(parts))

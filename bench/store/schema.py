@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = "0002"
+HEAD = "0003"
 """The migration that produces these tables."""
 
 

@@ -29,7 +29,7 @@ class Summary:
     Attributes:
         clean: accuracy without attack.
         robust: correct without and under the attack's last iterate.
-        robust_any: correct also under the strongest iterate on the attack's path.
+        robust_any: as robust, under the worse of the last and the strongest iterate on the attack's path.
         attack_success: share of the clean-correct images that the last iterate flips.
         worst_draw: images right in every scoring draw, with and without attack.
         majority: images right in more than half of the draws, with and without attack; None for cells stored

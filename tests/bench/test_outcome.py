@@ -55,3 +55,24 @@ def test_an_image_wrong_without_attack_counts_as_not_robust() -> None:
     margin, flags = np.zeros(1, np.float32), np.zeros(1, np.uint8)
     assert Outcome(no, yes, yes, margin, margin, flags).robust_last.tolist() == [0.5]
     assert Outcome(yes, yes, no, margin, margin, flags).robust_any.tolist() == [0.5]
+
+
+def test_an_attacker_hands_in_one_candidate_for_all_draws() -> None:
+    """Each candidate fools other draws: whoever does not see the noise cannot have both."""
+    clean = np.ones((3, 4), bool)
+    last = np.array([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
+    best = np.array([[1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    found = Outcome(clean, last, best, np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.uint8))
+    assert found.robust_any.tolist() == [0.5, 1.0, 0.25]
+    assert found.stands("any").tolist() == [best[0].tolist(), last[1].tolist(), last[2].tolist()]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_any_iterate_is_no_kinder_than_the_last_and_is_the_union_for_a_network_without_noise(
+    seed: int, draws: int
+) -> None:
+    found = outcome(40, draws, seed)
+    assert (found.robust_any <= found.robust_last).all()
+    assert (found.robust_any >= (found.clean & found.last & found.best).mean(1)).all()
+    if draws == 1:
+        assert np.array_equal(found.robust_any, (found.clean & found.last & found.best)[:, 0])

@@ -52,7 +52,7 @@ def test_rates_are_those_of_the_stored_outcomes(store: Store) -> None:
     assert row.summary is not None
     assert row.summary.clean.value == pytest.approx(whole.clean.mean())
     assert row.summary.robust.value == pytest.approx((whole.clean & whole.last).mean())
-    assert row.summary.robust_any.value == pytest.approx((whole.clean & whole.last & whole.best).mean())
+    assert row.summary.robust_any.value == pytest.approx(np.minimum((whole.clean & whole.last).mean(1), (whole.clean & whole.best).mean(1)).mean())
     flipped = (whole.clean & ~whole.last).sum() / whole.clean.sum()
     assert row.summary.attack_success.value == pytest.approx(flipped)
     assert row.summary.worst_draw.hits == (whole.clean & whole.last).all(1).sum()
@@ -224,6 +224,21 @@ def test_the_first_schema_s_database_is_migrated_and_keeps_every_row(old_store: 
         assert held.robust_last.sum() == 16
     opened.close()
     assert Store(old_store).cells() == rows
+
+
+def test_candidates_that_were_counted_per_draw_are_counted_again(store: Store) -> None:
+    noisy, plain = make_cell(draws=3, n=128), make_cell(draws=1, n=128)
+    for cell in (noisy, plain):
+        prepared(store, cell)
+        store.add_chunks(0, {cell: outcome(128, 1, cell.draws)}, 10, 5, 1.0)
+        store.finish_cell(cell)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE cells SET robust_any_hits = 1")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+    store.close()
+    reopened = Store(store.target)
+    hits = {row.draws: row.summary.robust_any.hits for row in reopened.cells() if row.summary is not None}
+    assert hits == {3: pytest.approx(outcome(128, 1, 3).robust_any.sum()), 1: 1}
 
 
 def make_audit(cell: CellSpec, n: int = 128, eps: str = "8/255", norm: str = "linf") -> AuditSpec:
