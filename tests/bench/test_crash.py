@@ -20,7 +20,14 @@ LONG = ["--epochs", "3", "-d", "tgo+at", "-a", "pgd10,pgd40", "-n", "0", "--json
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+    def heed_ctrl_c() -> None:
+        # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c
+    )
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
