@@ -23,7 +23,7 @@ class Paired(NamedTuple):
     Attributes:
         n: images.
         first, second: their rates.
-        difference: first.value - second.value.
+        difference: of the rates, first - second, rounded once, so that 10 of 1,000 images are a hundredth.
         low, high: 95% interval of the difference.
         only_first, only_second: images that one gets right (in more of its scoring draws) than the other.
         p: exact p-value of the sign-flip test, which is McNemar's for networks without noise.
@@ -58,28 +58,32 @@ def compare_pairs(
         alternative: `less` asks whether the first is lower.
 
     Raises:
-        ValueError: nothing to compare, or not the same images.
+        ValueError: nothing to compare, not the same images, or no shares of that many draws.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"paired outcomes must be of the same images, got {first.shape} and {second.shape}")
+    for shares, count in ((first, draws[0]), (second, draws[1])):
+        hits = shares * count
+        if not (np.abs(hits - np.rint(hits)) < 1e-6).all() or shares.min() < 0 or shares.max() > 1:
+            raise ValueError(f"outcomes are not shares of {count} scoring draw{'s' * (count != 1)}")
+    scale = math.lcm(*draws)
+    if scale > _FINEST:
+        raise ValueError(f"{draws[0]} and {draws[1]} scoring draws have no small common multiple")
     n = len(first)
+    steps = np.rint((first - second) * scale).astype(np.int64)
     one, two = wilson(float(first.sum()), n), wilson(float(second.sum()), n)
     deviation = first.std() * second.std()
     # n^2 times the covariance is Newcombe's ad - bc.
     covariance = float(np.mean((first - one.value) * (second - two.value)))
     covariance = max(covariance - 0.5 / n, 0.0) if covariance > 0 else covariance
     phi = covariance / deviation if deviation > 0 else 0.0
-    difference = one.value - two.value
+    difference = int(steps.sum()) / (scale * n)
 
     def reach(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
 
     low = difference - reach(one.value - one.low, two.high - two.value)
     high = difference + reach(one.high - one.value, two.value - two.low)
-    scale = math.lcm(*draws)
-    if scale > _FINEST:
-        raise ValueError(f"{draws[0]} and {draws[1]} scoring draws have no small common multiple")
-    steps = np.rint((first - second) * scale).astype(np.int64)
     return Paired(
         n, one, two, difference, max(-1.0, low), min(1.0, high),
         int((steps > 0).sum()), int((steps < 0).sum()), sign_flip(steps, alternative),

@@ -81,6 +81,19 @@ def test_other_images_are_refused() -> None:
         compare_pairs(np.ones(0), np.ones(0))
 
 
+@pytest.mark.parametrize("shares", [[0.4, 0.6], [np.nan, 1.0], [-1.0, 1.0], [2.0, 0.0]])
+def test_what_is_no_share_of_the_draws_is_refused(shares: list[float]) -> None:
+    """Rounded to whole hits, shares of five draws would give a p-value that looks like any other."""
+    with pytest.raises(ValueError, match="not shares of 1 scoring draw"):
+        compare_pairs(np.asarray(shares), np.ones(2))
+
+
+@given(st.integers(0, 990))
+def test_a_difference_of_ten_in_a_thousand_is_a_hundredth(standing: int) -> None:
+    first, second = (np.arange(1000) < count for count in (standing, standing + 10))
+    assert compare_pairs(first.astype(float), second.astype(float)).difference == -0.01
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_the_closure_of_bonferroni(ps: list[float]) -> None:
     """A hypothesis is rejected at a level if and only if Bonferroni rejects every family that holds it."""
