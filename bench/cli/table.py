@@ -96,6 +96,7 @@ def _of_paper(
     from attacks.threat import format_eps
     from bench.frames import cells_frame
     from bench.registry import DATASETS
+    from bench.report.tables.caption import title
     from bench.report.tables.fill import fill
     from bench.report.tables.layout import paper_table
     from bench.report.tables.write import write_table
@@ -111,4 +112,4 @@ def _of_paper(
             f"{name} needs the dataset {table.published_dataset}, which bench does not have yet; see the paper's "
             f"values with: bench table {name} --with-published"
         )
-    return write_table(filled, form, with_published=with_published), table.title
+    return write_table(filled, form, with_published=with_published), title(filled)

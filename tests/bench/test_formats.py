@@ -124,6 +124,15 @@ def test_latex_sets_the_best_in_bold_and_a_missing_value_as_a_dash() -> None:
         assert text.count(rule) == 1
 
 
+def test_latex_sets_the_intervals_of_wide_tables_below_their_values() -> None:
+    row = (Piece("x"), *[Piece("50.0", "[1, 2]", "40.0 (+10.0)", mark="†")] * 6)
+    lines = latex.write(Sheet(tuple("abcdefg"), (row,))).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.strip().startswith("x &"))
+    assert lines[at] == "    x" + r" & 50.0$^{\dagger}$" * 6 + r" \\"
+    assert lines[at + 1].endswith(r"{\scriptsize [1, 2]} \\")
+    assert lines[at + 2].endswith(r"{\scriptsize 40.0 (+10.0)} \\[3pt]")
+
+
 @pytest.mark.parametrize("columns", [80, 100, 160])
 def test_a_narrow_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +127,12 @@ def test_of_several_cells_the_one_measured_as_in_the_paper_is_shown_and_the_rest
 
 def test_every_condition_that_is_not_the_paper_s_is_said() -> None:
     other = {"dataset": "digits", "model": "cnn-small", "n": 500, "eps_text": "0.1", "T": 8, "decay": 1.0, "epochs": 15}
+    other["lr"] = 0.01
     text = caption(filled(cell("at", "pgd40", 0.2, **other, train_size=96)))
     for part in (
         "dataset digits (paper: CIFAR-10)", "model cnn-small (paper: WRN-16)", "test images 500 (paper: 10,000)",
         "eps 0.1 (paper: 8/255)", "T 8 (paper: 4)", "decay 1.0 (paper: 0.5)", "epochs 15 (paper: 300)",
+        "learning rate 0.01 (paper: 0.1)",
         "training images 96 (paper: all)", "training seeds for a value 1 (paper: 3)",
     ):  # fmt: skip
         assert part in text
@@ -141,6 +145,29 @@ def test_a_run_on_other_data_is_never_shown_unasked_where_there_is_a_choice() ->
     with pytest.raises(BenchError, match="stored are digits / wrn16-4 at eps 8/255; mine / wrn16-4"):
         filled(*cells)
     assert filled(*cells, dataset="mine").dataset == "mine"
+
+
+def test_a_few_cells_at_the_paper_s_budget_do_not_hide_a_table_on_other_data() -> None:
+    of = {"dataset": "digits", "model": "cnn-small"}
+    curve = [cell("at", "pgd10", 0.9, **of), cell("at", "squareK", 0.9, **of)]
+    table = [cell("at", name, 0.5, eps=0.1, eps_text="0.1", **of) for name in ("fgsm", "pgd10", "pgd40")]
+    found = filled(*curve, *table)
+    assert place(found, "at", "pgd10")["measured"] == 0.5
+    assert place(filled(*curve, *table, eps="8/255"), "at", "pgd10")["measured"] == 0.9
+    # On the paper's data its budget is the one that is compared.
+    own = [line | {"dataset": "cifar10"} for line in (*curve, *table)]
+    assert place(filled(*own), "at", "pgd10")["measured"] == 0.9
+
+
+def test_cells_that_have_a_row_but_no_column_are_no_table() -> None:
+    with pytest.raises(BenchError, match="no finished cell belongs in table3"):
+        filled(cell("at", "pgd10", 0.9, dataset="cifar100"), table="table3")
+
+
+def test_a_title_never_names_data_that_was_not_measured() -> None:
+    small = caption(filled(cell("at", "pgd40", 0.2, dataset="digits")))
+    assert small.startswith("Robust accuracy on digits, arranged as the TGO paper's Table 1.")
+    assert caption(filled(cell("at", "pgd40", 0.2))).startswith("Robust accuracy on CIFAR-10 (TGO, Table 1).")
 
 
 def test_the_best_of_each_training_is_bold_ties_too_and_a_single_one_is_not() -> None:
@@ -354,3 +381,30 @@ def test_what_the_paper_prints_is_there_without_any_store() -> None:
     done = CliRunner().invoke(app, ["table", "table5", "--with-published", "--results", "nowhere"])
     assert done.exit_code == 0, done.output
     assert "paper 48.8" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("name", TABLES)
+def test_latex_compiles_every_table_in_letters_that_can_be_read(name: str, tmp_path: Path) -> None:
+    table = TABLES[name]
+    lines = [
+        cell(row.defense, column.attack, 0.5, dataset=table.dataset, model=block.model)
+        for block in table.blocks
+        for row in block.rows
+        for column in table.columns
+        if row.defense and column.attack
+    ]
+    text = write_table(filled(*lines, table=name), "latex", with_published=True)
+    head = r"\documentclass{article}\usepackage{cmap,booktabs,graphicx}\begin{document}"
+    (tmp_path / "t.tex").write_text("\n".join([head, text, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Float too large" not in done.stdout
+    if shutil.which("pdftotext") is None:
+        return
+    layout = ["pdftotext", "-bbox", "t.pdf", "-"]
+    found = subprocess.run(layout, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    heights = [float(bottom) - float(top) for top, bottom in re.findall(r'yMin="([\d.]+)".*?yMax="([\d.]+)"', found)]
+    assert min(heights) > 4.2

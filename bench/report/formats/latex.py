@@ -13,13 +13,16 @@ _SPECIAL = {
 }  # fmt: skip
 _ACCENTS = {*"\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"}
 _LETTERS = {*"ßæøœłÆØŒŁı"}
+_MANY = 6
 
 
 def write(sheet: Sheet) -> str:
     """A `table` environment with booktabs' rules; the best of its kind is bold.
 
-    Wide tables are shrunk to the width of the text.
+    Wide tables are shrunk to the width of the text; in those of many numbers intervals stand below their values, so
+    that they need not be shrunk until nobody can read them.
     """
+    stacked = len(sheet.columns) - sheet.words >= _MANY
     align = "l" * sheet.words + "r" * (len(sheet.columns) - sheet.words)
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",
@@ -28,9 +31,11 @@ def write(sheet: Sheet) -> str:
         *([f"  \\caption{{{escape(sheet.caption)}}}"] if sheet.caption else []),
         # Most classes leave no room between a caption and what stands below it.
         r"  \vspace{4pt}",
-        r"  \setlength{\tabcolsep}{4pt}",
+        f"  \\setlength{{\\tabcolsep}}{{{'3pt' if stacked else '4pt'}}}",
         f"  \\label{{tab:{sheet.label}}}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        # Smaller type that is shrunk less keeps what is small in it readable, and a long table on its page.
+        *([r"  \footnotesize\renewcommand{\arraystretch}{0.85}"] if stacked else []),
         f"  \\begin{{tabular}}{{{align}}}",
         r"    \toprule",
         "    " + " & ".join(escape(name) for name in sheet.columns) + r" \\",
@@ -39,11 +44,14 @@ def write(sheet: Sheet) -> str:
     for index, row in enumerate(sheet.rows):
         if index in sheet.breaks and index:
             lines.append(r"    \midrule")
-        lines.append("    " + _guarded(" & ".join(_first(piece) for piece in row)) + r" \\")
-        if any(piece.below for piece in row):
-            lines.append("    " + " & ".join(_small(piece.below) for piece in row) + r" \\[3pt]")
+        lines.append("    " + _guarded(" & ".join(_first(piece, stacked) for piece in row)) + r" \\")
+        below = [[piece.small for piece in row]] if stacked else []
+        below.append([piece.below for piece in row])
+        lines += ["    " + " & ".join(map(_small, texts)) + r" \\" for texts in below if any(texts)]
+        if any(map(any, below)):
+            lines[-1] += "[3pt]"
     lines += [r"    \bottomrule", r"  \end{tabular}}"]
-    lines += [f"  \\par\\smallskip\\footnotesize {escape(note)}" for note in sheet.notes]
+    lines += [f"  \\par\\smallskip\\raggedright\\footnotesize {escape(note)}" for note in sheet.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -63,12 +71,12 @@ def _plain(letter: str) -> str:
     return letter if ord(letter) < 0x180 and known and not {*accents} - _ACCENTS else "?"
 
 
-def _first(piece: Piece) -> str:
+def _first(piece: Piece, stacked: bool) -> str:
     if piece.text == MISSING and not piece.small:
         return "--" if not piece.mark else "--" + escape(piece.mark)
     text = escape(piece.text)
     text = f"\\textbf{{{text}}}" if piece.bold else text
-    return text + (f" {_small(piece.small)}" if piece.small else "") + escape(piece.mark)
+    return text + (f" {_small(piece.small)}" if piece.small and not stacked else "") + escape(piece.mark)
 
 
 def _small(text: str) -> str:

@@ -7,13 +7,21 @@ from bench.report.tables.fill import Filled
 _ITERATES = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
 
 
+def title(filled: Filled) -> str:
+    """What the table shows and of which data: the paper's only where its dataset was measured, or nothing was."""
+    table = filled.table
+    if filled.dataset == table.dataset:
+        return f"{table.subject} on {table.published_dataset} (TGO, {table.source})"
+    return f"{table.subject} on {filled.dataset}, arranged as the TGO paper's {table.source}"
+
+
 def caption(filled: Filled) -> str:
     """Sentences that make a small run impossible to mistake for the paper's."""
     table, counts = filled.table, seed_counts(filled)
     if not counts:
         missing = "" if table.dataset in DATASETS else f": {table.published_dataset} is not among bench's datasets yet"
-        return f"{table.title}. Nothing is measured{missing}."
-    parts = [f"{table.title}. Percent, {_intervals(counts)}; {_ITERATES[filled.iterate]}."]
+        return f"{title(filled)}. Nothing is measured{missing}."
+    parts = [f"{title(filled)}. Percent, {_intervals(counts)}; {_ITERATES[filled.iterate]}."]
     differs = differences(filled)
     if differs:
         parts.append(f"NOT the paper's conditions: {'; '.join(differs)}.")
@@ -51,6 +59,7 @@ def differences(filled: Filled) -> list[str]:
         ("eps", set(used["eps_text"]), layout.EPS, layout.EPS),
         ("T", set(used["T"]), layout.T, str(layout.T)),
         ("decay", set(used["decay"]), layout.DECAY, str(layout.DECAY)),
+        ("learning rate", set(used["lr"].dropna()), layout.LR, str(layout.LR)),
         ("epochs", set(used["epochs"].dropna().astype(int)), layout.EPOCHS, str(layout.EPOCHS)),
         ("training images", {int(n) for n in used["train_size"].dropna() if n}, None, "all"),
         ("training seeds for a value", set(seed_counts(filled)), layout.SEEDS, str(layout.SEEDS)),

@@ -34,6 +34,7 @@ def _strange(kind: tuple[object, ...]) -> int:
             found["T"] != layout.T,
             found["decay"] != layout.DECAY,
             found["epochs"] != layout.EPOCHS,
+            found["lr"] not in (None, layout.LR),
             bool(found["train_size"]),
         )
     )

@@ -90,7 +90,8 @@ def fill(
         cells: from `cells_frame`.
         dataset, model: what to show instead of the paper's. Where the paper's dataset was not measured and only one
             other was, that one is shown, and likewise for models. A model of the table's own shows its block alone.
-        eps: as stored cells write it (`eps_text`); the paper's 8/255, or that of most cells if it is not there.
+        eps: as stored cells write it (`eps_text`). If not given, the paper's 8/255 on the paper's dataset if it is
+            there, otherwise the budget that fills most places.
         iterate: `last` or `any`.
 
     Raises:
@@ -100,9 +101,8 @@ def fill(
     absent = dataset is None and table.dataset not in DATASETS
     chosen = _of_dataset(cells, table, dataset, absent)
     table, models = _models(table, chosen, model)
-    chosen = _of_budget(chosen[chosen["model"].isin(models)], eps)
-    wanted = {row.defense for block in table.blocks for row in block.rows}
-    fitting = list(chosen[chosen["defense"].isin(wanted - {None})].itertuples())
+    chosen = _of_budget(_fitting(chosen[chosen["model"].isin(models)], table), eps, table)
+    fitting = list(chosen.itertuples())
     valid = [cell for cell in fitting if cell.verdict != "invalid"]
     if not valid and not absent:
         raise BenchError(_nothing(table, cells))
@@ -138,11 +138,26 @@ def _models(table: PaperTable, chosen: pd.DataFrame, model: str | None) -> tuple
     return table, tuple(stand_in or name for name in own)
 
 
-def _of_budget(chosen: pd.DataFrame, eps: str | None) -> pd.DataFrame:
-    chosen = chosen[chosen["norm"] == "linf"]
-    budgets = chosen["eps_text"]
-    usual = EPS if budgets.empty or (budgets == EPS).any() else str(budgets.mode().iloc[0])
-    return chosen[budgets == (eps or usual)]
+def _fitting(chosen: pd.DataFrame, table: PaperTable) -> pd.DataFrame:
+    """The cells that have a row and a column of the table."""
+    wanted = {row.defense for block in table.blocks for row in block.rows} - {None}
+    chosen = chosen[(chosen["norm"] == "linf") & chosen["defense"].isin(wanted)]
+    return rows_where(chosen, [any(_fits(cell, column) for column in table.columns) for cell in chosen.itertuples()])
+
+
+def _of_budget(fitting: pd.DataFrame, eps: str | None, table: PaperTable) -> pd.DataFrame:
+    if eps or fitting.empty:
+        return fitting[fitting["eps_text"] == eps]
+    # On other data the paper's budget is as good as any other: a few cells of a curve must not hide a whole table.
+    own = set(fitting["dataset"]) == {table.dataset}
+    places: dict[str, set[tuple[str, str, str]]] = {}
+    for cell in fitting[fitting["verdict"] != "invalid"].itertuples():
+        found = places.setdefault(str(cell.eps_text), set())
+        found.update(
+            (str(cell.model), str(cell.defense), column.head) for column in table.columns if _fits(cell, column)
+        )
+    usual = max(places, key=lambda text: (own and text == EPS, len(places[text]), text == EPS, text), default=EPS)
+    return fitting[fitting["eps_text"] == usual]
 
 
 def _nothing(table: PaperTable, cells: pd.DataFrame) -> str:

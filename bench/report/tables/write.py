@@ -21,18 +21,20 @@ def write_table(filled: Filled, form: str, *, with_published: bool = False) -> s
         return written_frame(table_frame(filled), form)
     if form == "json":
         return json.dumps(_objects(table_frame(filled)), indent=1, ensure_ascii=False)
-    return write_sheet(table_sheet(filled, with_published=with_published, sign=_SIGNS.get(form, "Bold")), form)
+    sheet = table_sheet(filled, with_published=with_published, sign=_SIGNS.get(form, "Bold"), brief=form == "latex")
+    return write_sheet(sheet, form)
 
 
 _SIGNS = {"text": "*"}
 
 
-def table_sheet(filled: Filled, *, with_published: bool = False, sign: str = "Bold") -> Sheet:
+def table_sheet(filled: Filled, *, with_published: bool = False, sign: str = "Bold", brief: bool = False) -> Sheet:
     """The table as a reader sees it.
 
     Args:
         with_published: set the paper's value and the difference under each measured one.
         sign: how the best values stand out.
+        brief: whether to save width: on paper seven columns of full values are too small to read.
     """
     table, several = filled.table, len(filled.table.blocks) > 1
     rows: list[tuple[Piece, ...]] = []
@@ -40,7 +42,7 @@ def table_sheet(filled: Filled, *, with_published: bool = False, sign: str = "Bo
     for block, model, values in zip(table.blocks, filled.models, filled.values, strict=True):
         architecture = block.architecture if model == block.model else f"{model} for {block.architecture}"
         lines = [
-            (row, [_piece(value, with_published, mixed) for value in line])
+            (row, [_piece(value, with_published, mixed, brief) for value in line])
             for row, line in zip(block.rows, values, strict=True)
         ]
         before = None
@@ -55,7 +57,7 @@ def table_sheet(filled: Filled, *, with_published: bool = False, sign: str = "Bo
     numbers = [f"{strategy} {head}" for strategy in strategies for head in heads] if table.abreast else heads
     return Sheet(
         (*words, *numbers), tuple(rows), len(words), frozenset(breaks), caption(filled),
-        tuple(_notes(filled, with_published, sign)), table.name,
+        tuple(_notes(filled, with_published, sign, brief)), table.name,
     )  # fmt: skip
 
 
@@ -74,12 +76,13 @@ def _abreast(lines: list[_Line]) -> list[tuple[tuple[str, ...], str, list[Piece]
     return [((method,), "", pieces) for method, pieces in of_method.items()]
 
 
-def _piece(value: Value, with_published: bool, mixed: bool) -> Piece:
+def _piece(value: Value, with_published: bool, mixed: bool, brief: bool) -> Piece:
     below = ""
     if with_published and value.published is not None:
-        below = f"paper {value.published.text}"
+        below = value.published.text if brief else f"paper {value.published.text}"
         if value.difference is not None:
-            below += f", {100 * value.difference:+.1f}"
+            change = f"{100 * value.difference:+.1f}"
+            below += f" ({change})" if brief else f", {change}"
     if value.measured is None:
         return Piece(MISSING, below=below)
     mean = value.measured
@@ -88,16 +91,15 @@ def _piece(value: Value, with_published: bool, mixed: bool) -> Piece:
     return Piece(f"{100 * mean.value:.1f}", small, below, value.best, MARK if value.suspect else "")
 
 
-def _notes(filled: Filled, with_published: bool, sign: str) -> list[str]:
+def _notes(filled: Filled, with_published: bool, sign: str, brief: bool) -> list[str]:
     notes = []
     if any(value.suspect for value in filled.places):
         notes.append(f"{MARK} suspect, perhaps too high; see bench show KEY.")
     if any(value.best for value in filled.places):
         notes.append(f"{sign}: the best measured value of each training; whether it really differs: bench compare.")
     if with_published:
-        notes.append(
-            f"Below each value: the one printed in {TGO}, {filled.table.source}, and measured minus printed, in points."
-        )
+        change = " (measured minus printed, in points)" if brief else ", and measured minus printed, in points"
+        notes.append(f"Below each value: the one printed in {TGO}, {filled.table.source}{change}.")
         remarks = _remarks(filled)
         notes += [f"On the printed values: {'; '.join(remarks)}."] if remarks else []
     return notes
