@@ -111,12 +111,14 @@ class Outcome:
         if len(data) < 12 or np.frombuffer(data[:4], "<u4")[0] != 1:
             raise ValueError("not a packed outcome")
         n, draws = (int(v) for v in np.frombuffer(data[4:12], "<u4"))
+        packed = -(-n * draws // 8)
+        length = 3 * packed + 9 * n
         try:
-            body = zlib.decompress(data[12:])
+            # No more than belongs there: a few bytes of a stranger's file can unpack to gigabytes.
+            body = zlib.decompressobj().decompress(data[12:], length + 1)
         except zlib.error as error:
             raise ValueError(f"damaged outcome: {error}") from error
-        packed = -(-n * draws // 8)
-        if len(body) != 3 * packed + 9 * n:
+        if len(body) != length:
             raise ValueError("damaged outcome: wrong length")
 
         def bits(part: int) -> NDArray[np.bool_]:

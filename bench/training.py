@@ -78,6 +78,11 @@ def checkpoint_path(folder: Path, key: str) -> Path:
     return folder / f"{key[:16]}.safetensors"
 
 
+def kept_weights(folder: Path, sha256: str) -> Path:
+    """Where weights lie that came with a submission; under the name of their training they would pass for our own."""
+    return folder / "submitted" / f"{sha256}.safetensors"
+
+
 def train(
     spec: TrainSpec,
     defense: Defense,

@@ -124,14 +124,15 @@ def add(
     """
     import hashlib
     import secrets
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     if sample < 0:
         raise BenchError(f"--sample must not be negative, got {sample}")
     if not 0 <= tolerance < 1:
         raise BenchError(f"--tolerance is a share of the images in [0, 1), got {tolerance:g}")
     from bench.exchange.merge import merge_bundle
-    from bench.leaderboard.submission import read_submission
+    from bench.leaderboard.claims import cut
+    from bench.leaderboard.submission import keep_weights, read_submission
     from bench.leaderboard.verify import Rerun, verify
     from bench.runtime import pick_device
 
@@ -144,6 +145,7 @@ def add(
     drawn = secrets.randbelow(1 << 31) if sample_seed is None else sample_seed
     try:
         submission = read_submission(file)
+        claims = cut(submission.bundle)
         where = pick_device(device, threads)
         reruns = verify(submission, data_dir, where, sample=sample, seed=drawn, tolerance=tolerance, told=told)
         opened = o.open_store(results, store)
@@ -152,7 +154,8 @@ def add(
             "submission": dict(submission.about),
             "rerun": {"seed": drawn, "chunks": [asdict(rerun) for rerun in reruns]},
         }
-        merged = merge_bundle(opened, replace(submission.bundle, audits={}), note=note)
+        merged = merge_bundle(opened, claims, note=note)
+        keep_weights(submission, results / "checkpoints")
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -12,7 +12,7 @@ from bench.registry import MODELS
 from bench.respec import cell_from_json
 from bench.spec import CellSpec
 from bench.store import CellRow, Store
-from bench.training import build_without_rng, checkpoint_path, hash_of
+from bench.training import build_without_rng, checkpoint_path, hash_of, kept_weights
 
 
 def stored_cell(row: CellRow) -> CellSpec:
@@ -48,7 +48,9 @@ def stored_network(
     fingerprint = MODELS.entry(cell.model.name).fingerprint()
     if fingerprint != cell.model.fingerprint:
         raise BenchError(f"the code of model '{cell.model.name}' is not what the cell was measured with; run it again")
-    path = weights_file or (checkpoint_path(checkpoints, key) if kind == "train" else Path(known["spec"]["file"]))
+    path = weights_file or kept_weights(checkpoints, str(known["sha256"]))
+    if weights_file is None and not path.exists() and kind != "twin":
+        path = checkpoint_path(checkpoints, key) if kind == "train" else Path(known["spec"]["file"])
     if not path.exists():
         raise BenchError(f"the weights '{path}' are not there; run the cell again, or name them with --weights")
     tensors, _ = load_tensors(path)

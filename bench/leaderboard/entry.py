@@ -53,13 +53,14 @@ class Entry:
         verdict: the worst of its cells'; `invalid` entries are never ranked.
         reasons: behind the verdict.
         missing: attacks of the board that it has not met.
+        left_out: what was measured of it and does not count, and why: invalid cells, seeds that met fewer attacks.
         apart: p-value that it only seems more robust than the next one below, on the same images, Holm over the board;
             None for the last one and for those that are not ranked.
         passes: forward and backward passes per image of all its attacks, as they state them.
         seconds: time that its attacks took, on `device`.
         version, commit, dirty, device: of the code and machine that measured it.
         repeat: the command that measures it again.
-        submitted: what a submission says of itself (`by`, `paper`, `url`, ...), empty for our own runs.
+        submitted: what a submission says of itself (`by`, `paper`, `url`), empty for our own runs.
     """
 
     rank: int | None
@@ -75,6 +76,7 @@ class Entry:
     verdict: str
     reasons: tuple[str, ...]
     missing: tuple[str, ...]
+    left_out: tuple[str, ...]
     apart: float | None
     passes: int
     seconds: float

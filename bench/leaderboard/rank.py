@@ -2,9 +2,9 @@
 
 import hashlib
 import itertools
+import math
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.threat import format_eps
 from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
+from bench.leaderboard.repeat import command_of
 from bench.plan import without_eot
 from bench.report.doubt import reasons
 from bench.spec import canonical_json
@@ -53,8 +53,9 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
         groups.setdefault(comparable, []).append(row)
     found = []
     for (division, dataset, test_hash, n, norm, eps), cells in groups.items():
-        entries = _entries(store, cells, trained, origins, required)
-        needed = tuple(map(without_eot, required)) or _usual(entries)
+        ways = _ways(cells, trained, origins)
+        needed = tuple(map(without_eot, required)) or _usual(ways.values())
+        entries = [_entry(store, way, networks, needed, trained, origins) for way, networks in ways.items()]
         # The same network stands on the boards of several budgets, with a page of its own for each.
         place = hashlib.sha256("|".join((division, dataset, test_hash, n, norm, eps)).encode()).hexdigest()[:4]
         entries = [replace(entry, slug=f"{entry.slug}-{place}") for entry in entries]
@@ -70,38 +71,51 @@ def division_of(row: CellRow) -> str:
     return "stochastic" if row.draws > 1 or row.spec["model"]["neuron"]["kind"] != "lif" else "deterministic"
 
 
-def _entries(
-    store: Store,
-    cells: Iterable[CellRow],
-    trained: Mapping[str, Mapping[str, Any]],
-    origins: Mapping[str, Mapping[str, Any]],
-    required: Sequence[str],
-) -> list[Entry]:
-    ways: dict[str, list[CellRow]] = {}
+Networks = Mapping[str, Sequence[CellRow]]
+"""The cells of each network of an entry, by weights."""
+
+
+def _ways(
+    cells: Iterable[CellRow], trained: Mapping[str, Mapping[str, Any]], origins: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, list[CellRow]]]:
+    """Networks by the way they were trained: everything but the seed; given weights are a way of their own.
+
+    A submission is one too, since how its weights were trained is the submitter's word: they must not move the mean
+    of anybody else's seeds. Whoever measured a network first has brought it, whoever attacks it further.
+    """
+    brought: dict[str, tuple[str, str]] = {}
     for row in cells:
-        ways.setdefault(_way(row, trained), []).append(row)
-    entries = []
-    for way, mine in ways.items():
-        networks: dict[str, list[CellRow]] = {}
-        for row in mine:
-            networks.setdefault(row.weights_key, []).append(row)
-        valid = {key: [row for row in group if row.verdict != "invalid"] for key, group in networks.items()}
-        met = [{without_eot(row.attack) for row in group} for group in valid.values() if group]
-        # A seed that met fewer attacks than another would be flattered.
-        most = set.union(*met) if met else set()
-        full = {k: g for k, g in valid.items() if g and {without_eot(row.attack) for row in g} >= most}
-        chosen = full or {k: g for k, g in valid.items() if g}
-        seeds = [_seed(store, group, trained, origins) for group in chosen.values()]
-        entries.append(_entry(way, mine, sorted(seeds, key=lambda seed: seed.seed), trained, origins))
-    return entries
+        imported = origins.get(row.key, {}).get("imported") or {}
+        by = (str(imported.get("when")), str(imported.get("sha256"))) if imported.get("submission") else ("", "")
+        brought[row.weights_key] = min(brought.get(row.weights_key, by), by)
+    ways: dict[str, dict[str, list[CellRow]]] = {}
+    for row in cells:
+        spec = dict(trained.get(row.weights_key, {}).get("spec") or {})
+        spec.pop("seed", None)
+        given = row.weights_key if row.weights_key.startswith("file:") else ""
+        parts = [row.spec["model"], spec, given, *filter(None, [brought[row.weights_key][1]])]
+        way = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        ways.setdefault(way, {}).setdefault(row.weights_key, []).append(row)
+    return ways
 
 
-def _way(row: CellRow, trained: Mapping[str, Mapping[str, Any]]) -> str:
-    """Names a way of training: everything but the seed; given weights are a way of their own."""
-    spec = dict(trained.get(row.weights_key, {}).get("spec") or {})
-    spec.pop("seed", None)
-    key = row.weights_key if row.weights_key.startswith("file:") else ""
-    return hashlib.sha256(canonical_json([row.spec["model"], spec, key]).encode()).hexdigest()
+def _met(cells: Iterable[CellRow]) -> dict[str, None]:
+    """Attacks that valid cells say a network met, without their means over draws, in the order of the cells."""
+    return dict.fromkeys(without_eot(row.attack) for row in cells if row.verdict != "invalid")
+
+
+def _usual(ways: Collection[Networks]) -> tuple[str, ...]:
+    """Attacks that at least half of the entries met, each by more than half of its networks."""
+    each = [_shared([_met(cells) for cells in networks.values()]) for networks in ways]
+    valid = sum(bool(names) for names in each)
+    known = dict.fromkeys(name for names in each for name in names)
+    return tuple(name for name in known if 2 * sum(name in names for names in each) >= valid)
+
+
+def _shared(met: Sequence[Mapping[str, None]]) -> dict[str, None]:
+    able = [names for names in met if names]
+    known = dict.fromkeys(name for names in able for name in names)
+    return {name: None for name in known if 2 * sum(name in names for names in able) > len(able)}
 
 
 def _seed(
@@ -131,14 +145,22 @@ def _left(row: CellRow) -> float:
 
 
 def _entry(
+    store: Store,
     way: str,
-    cells: Sequence[CellRow],
-    seeds: Sequence[Seed],
+    networks: Networks,
+    needed: Sequence[str],
     trained: Mapping[str, Mapping[str, Any]],
     origins: Mapping[str, Mapping[str, Any]],
 ) -> Entry:
+    cells = [row for group in networks.values() for row in group]
+    valid = {key: [row for row in group if row.verdict != "invalid"] for key, group in networks.items()}
+    # A seed that met fewer attacks would be flattered. One that met more is not asked for: else whoever attacks
+    # only the luckiest seed once more would be left with that one.
+    full = [group for group in valid.values() if group and _met(group).keys() >= set(needed)]
+    chosen = full or [group for group in valid.values() if group]
+    seeds = sorted((_seed(store, group, trained, origins) for group in chosen), key=lambda seed: seed.seed)
     newest = max(cells, key=lambda row: row.updated)
-    shown = [row for seed in seeds for row in seed.cells] or list(cells)
+    shown = [row for seed in seeds for row in seed.cells] or cells
     origin = origins.get(newest.key, {})
     recipe = dict((trained.get(newest.weights_key, {}).get("spec") or {}).get("recipe") or {})
     verdicts = {row.verdict for row in shown}
@@ -149,33 +171,44 @@ def _entry(
     return Entry(
         rank=None, why="", slug=slug, defense=newest.defense, model=newest.model, T=int(newest.spec["model"]["T"]),
         recipe=recipe, seeds=tuple(seeds), clean=_over([seed.clean for seed in seeds]),
-        worst=_over([seed.worst for seed in seeds]), verdict=verdict, reasons=tuple(why), missing=(), apart=None,
+        worst=_over([seed.worst for seed in seeds]), verdict=verdict, reasons=tuple(why), missing=(),
+        left_out=tuple(_left_out(networks, needed, shown)), apart=None,
         passes=sum({without_eot(row.attack): passes_of(row) for row in shown}.values()),
         seconds=sum(row.seconds for row in shown), version=str(origin.get("version") or "?"),
         commit=origin.get("commit"), dirty=any(origins.get(row.key, {}).get("dirty") for row in shown),
-        device=str(origin.get("device") or "?"), repeat=_command(cells, recipe), submitted=_submitted(origin),
+        device=str(origin.get("device") or "?"), repeat=command_of(cells, recipe, origins),
+        submitted=_submitted(cells, origins),
     )  # fmt: skip
+
+
+def _left_out(networks: Networks, needed: Sequence[str], shown: Sequence[CellRow]) -> list[str]:
+    """What was measured of an entry and is not among its numbers, and why."""
+    counted, lines = {row.weights_key for row in shown if row.verdict != "invalid"}, []
+    for key, cells in networks.items():
+        for row in cells:
+            if row.verdict == "invalid":
+                why = ", ".join(reasons(row)) or "see bench show"
+                lines.append(f"{row.attack} on seed {row.seed} is invalid: {why}")
+        lacking = [name for name in needed if name not in _met(cells)]
+        if counted and key not in counted:
+            lines.append(f"seed {cells[0].seed} has not met {', '.join(lacking)}")
+    return lines
 
 
 def _over(rates: Sequence[Rate]) -> SeedMean:
     if not rates:
         return _NOBODY
     mean = over_seeds([rate.value for rate in rates])
-    return mean._replace(low=rates[0].low, high=rates[0].high) if len(rates) == 1 else mean
+    if len(rates) == 1:
+        return mean._replace(low=rates[0].low, high=rates[0].high)
+    # Student's interval knows nothing of rates. What it leaves of [0, 1] covers as often.
+    return mean._replace(low=max(0.0, mean.low), high=min(1.0, mean.high))
 
 
-def _submitted(origin: Mapping[str, Any]) -> Mapping[str, Any]:
-    return dict((origin.get("imported") or {}).get("submission") or {})
-
-
-def _usual(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Attacks that at least half of the entries met."""
-    counts: dict[str, int] = {}
-    for entry in entries:
-        for name in met_by(entry):
-            counts[name] = counts.get(name, 0) + 1
-    valid = sum(bool(entry.seeds) for entry in entries)
-    return tuple(name for name in counts if 2 * counts[name] >= valid)
+def _submitted(cells: Sequence[CellRow], origins: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the submission says that brought these networks; nothing if any cell was measured here."""
+    each = [dict((origins.get(row.key, {}).get("imported") or {}).get("submission") or {}) for row in cells]
+    return each[0] if all(each) else {}
 
 
 def met_by(entry: Entry) -> tuple[str, ...]:
@@ -196,7 +229,8 @@ def _ranked(entries: Sequence[Entry]) -> list[Entry]:
     others = sorted((e for e in entries if e.why), key=lambda e: (e.verdict == "invalid", e.defense, e.slug))
     ranked: list[Entry] = []
     for place, entry in enumerate(able, 1):
-        tied = ranked and entry.worst.value == ranked[-1].worst.value
+        # Means of the same numbers in another order differ in their last bits.
+        tied = ranked and math.isclose(entry.worst.value, ranked[-1].worst.value, abs_tol=1e-12)
         ranked.append(replace(entry, rank=ranked[-1].rank if tied else place))
     tests = [_above(one, two) for one, two in itertools.pairwise(ranked)]
     for place, p in enumerate(holm(tests)):
@@ -212,26 +246,3 @@ def _above(one: Entry, two: Entry) -> float:
     first, second = one.seeds[0], two.seeds[0]
     draws = (first.cells[0].draws, second.cells[0].draws)
     return compare_pairs(first.stands, second.stands, draws, "greater").p
-
-
-def _command(cells: Sequence[CellRow], recipe: Mapping[str, Any]) -> str:
-    """What measures an entry again."""
-    first = cells[0]
-    neuron = first.spec["model"]["neuron"]
-    attacks = dict.fromkeys(row.attack for row in cells)
-    parts = [
-        "bench run", f"-d {shlex.quote(first.defense.partition(' (')[0])}", f"-a {shlex.quote(','.join(attacks))}",
-        f"--dataset {shlex.quote(first.dataset)}", f"--model {shlex.quote(first.model)}",
-        f"--eps {format_eps(Fraction(first.eps))}", f"-n {first.n}",
-    ]  # fmt: skip
-    options = (
-        ("--norm", first.norm, "linf"), ("-T", first.spec["model"]["T"], 4), ("--decay", neuron["decay"], 0.5),
-        ("--attack-seed", first.spec["attack_seed"], 0),
-    )  # fmt: skip
-    parts += [f"{name} {value}" for name, value, default in options if value != default]
-    if first.weights_key.startswith("file:"):
-        return " ".join([*parts, "--weights FILE"])
-    for name in ("epochs", "batch_size", "lr", "train_size"):
-        if recipe.get(name):
-            parts.append(f"--{name.replace('_', '-')} {recipe[name]}")
-    return " ".join([*parts, f"--seed {','.join(map(str, sorted({row.seed for row in cells})))}"])

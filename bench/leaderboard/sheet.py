@@ -40,6 +40,9 @@ def board_sheet(board: Board) -> Sheet:
     notes = [f"Cost: forward and backward passes per image over all attacks. Required: {', '.join(board.required)}."]
     if any(entry.verdict == "suspect" for entry in board.entries):
         notes.append(f"{MARK} suspect, perhaps too high; see bench audit and bench show.")
+    notes += [
+        f"Left out of {entry.defense} ({entry.model}): {line}." for entry in board.entries for line in entry.left_out
+    ]
     notes += [f"Not ranked: {entry.defense} ({entry.model}) {entry.why}." for entry in board.entries if entry.why]
     heads = ("rank", "defense", "model", "worst case", "clean", "strongest", "above next", "seeds", "cost", "verdict")
     return Sheet(
@@ -89,6 +92,7 @@ def entry_line(board: Board, entry: Entry) -> dict[str, Any]:
         "clean": entry.clean.value, "clean_low": entry.clean.low, "clean_high": entry.clean.high,
         "strongest": ", ".join(dict.fromkeys(seed.strongest for seed in entry.seeds)),
         "verdict": entry.verdict, "reasons": "; ".join(entry.reasons), "not_ranked": entry.why,
+        "left_out": "; ".join(entry.left_out),
         "p_above_next": entry.apart, "passes_per_image": entry.passes, "seconds": round(entry.seconds, 3),
         "device": entry.device, "version": entry.version, "commit": entry.commit, "dirty": entry.dirty,
         "worst_per_seed": " ".join(f"{value:.6f}" for value in entry.worst.values),

@@ -40,7 +40,7 @@ def test_the_worst_case_is_taken_per_image_and_then_over_seeds(full: Store) -> N
         rates.append(np.minimum.reduce([o.robust_any for o in outcomes if o is not None]).mean())
     expected = over_seeds(rates)
     assert entry.worst.values == pytest.approx(rates)
-    assert entry.worst[:3] == pytest.approx(expected[:3])
+    assert entry.worst[:3] == pytest.approx((expected.value, max(0, expected.low), min(1, expected.high)))
     assert [seed.seed for seed in entry.seeds] == [0, 1]
     # 1 forward and backward of FGSM, 3 of PGD-3.
     assert entry.passes == 8
@@ -76,6 +76,40 @@ def test_a_seed_that_met_fewer_attacks_does_not_count(full: Store) -> None:
     entry = named(of(boards(full, rows), "deterministic"), "at")
     assert [seed.seed for seed in entry.seeds] == [0]
     assert met_by(entry) == ("fgsm", "pgd3")
+
+
+def test_one_more_attack_on_one_seed_does_not_drop_the_others(full: Store) -> None:
+    """Else whoever attacks the luckiest seed once more is ranked by it alone."""
+    rows = [row for row in full.cells() if row.defense == "vanilla" and row.eps == "1/5"]
+    more = next(row for row in rows if row.attack == "fgsm" and row.seed == 1)
+    others = [row for row in full.cells() if row.defense == "at" and row.eps == "1/5"]
+    entry = named(of(boards(full, [*rows, replace(more, attack="extra"), *others]), "deterministic"), "vanilla")
+    assert [seed.seed for seed in entry.seeds] == [0, 1]
+    assert entry.rank is not None
+
+
+def test_what_is_left_out_of_a_ranked_entry_is_said(full: Store) -> None:
+    rows = [
+        replace(row, verdict="invalid") if (row.defense, row.attack, row.seed) == ("at", "pgd3", 1) else row
+        for row in full.cells()
+    ]
+    board = of(boards(full, rows), "deterministic")
+    entry = named(board, "at")
+    assert entry.rank is not None
+    assert [seed.seed for seed in entry.seeds] == [0]
+    assert len(entry.left_out) == 2
+    assert entry.left_out[0].startswith("pgd3 on seed 1 is invalid")
+    assert entry.left_out[1] == "seed 1 has not met pgd3"
+    for form in ("text", "md", "csv", "json", "latex"):
+        assert "seed 1 has not met pgd3" in " ".join(write_boards([board], form).split()), form
+    assert not named(board, "vanilla").left_out
+
+
+def test_intervals_stay_where_rates_are(full: Store) -> None:
+    for board in boards(full, full.cells()):
+        for entry in board.entries:
+            assert 0 <= entry.worst.low <= entry.worst.value <= entry.worst.high <= 1
+            assert 0 <= entry.clean.low <= entry.clean.value <= entry.clean.high <= 1
 
 
 def marked(rows: list[CellRow], defense: str, verdict: str) -> list[CellRow]:
@@ -136,6 +170,19 @@ def test_the_repeat_command_measures_these_very_cells(bench: Run, results: Path,
     done = bench(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["computed"] == 0
+
+
+def test_the_repeat_command_names_whatever_is_unusual(bench: Run, results: Path, full: Store, tiny_npz: Path) -> None:
+    options = ["-d", "nlif", "-a", "fgsm", "--dataset", tiny_npz, "--eps", "0.1", "--draws", "3", "--epochs", "1"]
+    done = bench("run", *options, "--surrogate", "arctan:alpha=3", "--decay", "0.6", "-T", "2")
+    assert done.returncode == 0, done.stderr
+    board = next(b for b in boards(full, [r for r in full.cells() if r.spec["model"]["T"] == 2]))
+    for option in ("--draws 3", "--surrogate arctan:alpha=3", "--decay 0.6", "-T 2"):
+        assert option in board.entries[0].repeat
+    arguments = shlex.split(board.entries[0].repeat)[1:]
+    arguments[arguments.index("--dataset") + 1] = str(tiny_npz)
+    again = bench(*arguments, "--json")
+    assert json.loads(again.stdout)["computed"] == 0
 
 
 def test_from_the_command_line(bench: Run, results: Path) -> None:

@@ -1,8 +1,11 @@
 """Submissions: an honest one is taken up, and no other."""
 
 import base64
+import hashlib
 import json
+import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +19,17 @@ from support import Run
 
 from bench.data.digits import load
 from bench.errors import BenchError
-from bench.leaderboard.submission import read_submission, write_submission
+from bench.evidence.stored import stored_cell, stored_network
+from bench.exchange.merge import merge_bundle
+from bench.leaderboard.claims import cut
+from bench.leaderboard.rank import boards
+from bench.leaderboard.site.build import write_site
+from bench.leaderboard.submission import keep_weights, read_submission, write_submission
 from bench.leaderboard.verify import verify
 from bench.outcome import Outcome
 from bench.plan import Request
 from bench.selection import chosen_cells
+from bench.spec import canonical_json
 from bench.store import Store
 
 CPU = torch.device("cpu")
@@ -125,6 +134,149 @@ def test_a_dishonest_one_is_refused(
     assert "\n" not in str(refused.value)
 
 
+def rekeyed(entry: E) -> None:
+    """Whoever edits a specification can compute its key, too."""
+    for cell in entry["cells"]:
+        cell["key"] = hashlib.sha256(canonical_json(cell["spec"]).encode()).hexdigest()
+
+
+def cells(entry: E, defense: str, attack: str) -> list[E]:
+    return [c for c in entry["cells"] if c["labels"]["defense"] == defense and c["labels"]["attack"] == attack]
+
+
+def called_stronger(entry: E, others: dict[str, bytes]) -> None:
+    """One step that passes for forty."""
+    for cell in cells(entry, "vanilla", "fgsm"):
+        cell["labels"]["attack"] = "pgd40"
+
+
+def called_another_defense(entry: E, others: dict[str, bytes]) -> None:
+    for cell in entry["cells"]:
+        cell["labels"]["defense"] = "tgo+at"
+
+
+def narrow_box(entry: E, others: dict[str, bytes]) -> None:
+    """A weaker attack of the same name: pixels may only move in the middle of their range."""
+    for cell in entry["cells"]:
+        cell["spec"]["attack"] |= {"low": 0.4, "high": 0.6}
+    rekeyed(entry)
+
+
+def not_sampled(entry: E, others: dict[str, bytes]) -> None:
+    """An attack that is unknown here, in a single cell."""
+    cells(entry, "nlif", "fgsm")[0]["spec"]["attack"]["family"] = "private"
+    rekeyed(entry)
+
+
+def flags_changed(entry: E, others: dict[str, bytes]) -> None:
+    for cell in entry["cells"]:
+        outcome = Outcome.unpack(base64.b64decode(cell["outcome"]))
+        flags = np.where(outcome.flags, 0, 2).astype(np.uint8)
+        cell["outcome"] = base64.b64encode(replace(outcome, flags=flags).pack()).decode()
+
+
+def other_clean(entry: E, others: dict[str, bytes]) -> None:
+    """The cell without attack is never attacked again."""
+    for cell in cells(entry, "vanilla", "clean"):
+        outcome = Outcome.unpack(base64.b64decode(cell["outcome"]))
+        always = np.ones_like(outcome.clean)
+        cell["outcome"] = base64.b64encode(replace(outcome, clean=always, last=always).pack()).decode()
+
+
+def borrowed_recipe(entry: E, others: dict[str, bytes]) -> None:
+    """Weights under the name of a training that they did not have."""
+    for old in list(entry["weights"]):
+        known = entry["weights"].pop(old)
+        known["spec"]["recipe"]["epochs"] = 300
+        entry["weights"][old] = known
+
+
+def bomb(entry: E, others: dict[str, bytes]) -> None:
+    head = np.array([1, 4_000_000_000, 1], "<u4").tobytes()
+    entry["cells"][0]["outcome"] = base64.b64encode(head + zlib.compress(bytes(1_000_000))).decode()
+
+
+def escape_sequence(entry: E, others: dict[str, bytes]) -> None:
+    entry["cells"][0]["labels"]["defense"] = "\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (called_stronger, "is called 'pgd40' and is not what that attack is here"),
+        (called_another_defense, "was trained as something else"),
+        (narrow_box, "is not what that attack is here"),
+        (not_sampled, "attack 'private' is not known here"),
+        (flags_changed, "not reproduced"),
+        (other_clean, "other clean predictions"),
+        (borrowed_recipe, "are not what their name says"),
+        (bomb, "would unpack to more than"),
+        (escape_sequence, "printable characters"),
+        (lambda entry, others: entry["cells"][0]["labels"].update(seed="0"), "are integers"),
+        (lambda entry, others: entry["cells"][0]["labels"].update(seed=7), "its weights are of seed 0"),
+        (lambda entry, others: others.update({f"weights/{'0' * 64}.safetensors": b"x"}), "which no cell names"),
+    ],
+)
+def test_what_a_sample_would_miss_is_checked_in_every_cell(
+    honest: Path, tmp_path: Path, change: Callable[[E, dict[str, bytes]], None], complaint: str
+) -> None:
+    path = rewritten(honest, change)
+    with pytest.raises(BenchError, match=complaint) as refused:
+        verify(read_submission(path), tmp_path, CPU, sample=1, seed=0)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_checked_breaks_no_page(honest: Path, tmp_path: Path) -> None:
+    """Provenance of any type: one submission must not cost everybody the leaderboard."""
+
+    def rubbish(entry: E, others: dict[str, bytes]) -> None:
+        entry["about"] |= {"by": "A\x1b[2J\nLab", "more": "x" * 10_000, "url": ["a"]}
+        for known in entry["weights"].values():
+            known |= {"log": 5, "seconds": "long"}
+        for cell in entry["cells"]:
+            cell["provenance"] = {"packages": ["torch"], "commit": 7, "device": None, "started": "yesterday", "x": [[]]}
+            cell["updated"] = "2999-01-01T00:00:00"
+
+    submission = read_submission(rewritten(honest, rubbish))
+    assert submission.about == {"by": "A [2J Lab"}
+    store = Store(tmp_path / "bench.sqlite")
+    merge_bundle(store, cut(submission.bundle), note={"submission": dict(submission.about)})
+    found = boards(store, store.cells())
+    assert {entry.submitted["by"] for board in found for entry in board.entries} == {"A [2J Lab"}
+    index = write_site(found, store, tmp_path / "site")
+    assert "A [2J Lab" in index.read_text()
+    assert all(row.updated.year < 2999 for row in store.cells())
+    broken = rewritten(honest, lambda entry, others: entry["cells"][0].update(seconds=-1))
+    with pytest.raises(BenchError, match="claims a cost"):
+        cut(read_submission(broken).bundle)
+
+
+def test_a_submission_moves_nobody_elses_numbers(theirs: Path, honest: Path, tmp_path: Path) -> None:
+    """One of our recipe with another seed is an entry of its own: nobody knows how its weights were trained."""
+    results = tmp_path / "results"
+    recipe = {"epochs": 1, "train_size": 200}
+    ours = Request(defenses=("vanilla",), attacks=("fgsm", "pgd3"), recipe=recipe, n=200, seeds=(1,))
+    measure(results, ours)
+    store = Store(results / "bench.sqlite")
+    before = boards(store, store.cells())[0].entries[0]
+    submission = read_submission(honest)
+    note = {"sha256": "0", "submission": dict(submission.about)}
+    merge_bundle(store, cut(submission.bundle), note=note)
+    keep_weights(submission, results / "checkpoints")
+    board = next(board for board in boards(store, store.cells()) if board.division == "deterministic")
+    assert [entry.defense for entry in board.entries] == ["vanilla", "vanilla"]
+    mine = next(entry for entry in board.entries if not entry.submitted)
+    assert (mine.worst, mine.slug) == (before.worst, before.slug)
+    # What it brought can be looked into: its weights lie here.
+    row = next(row for row in store.cells() if row.seed == 0 and row.attack == "pgd3")
+    assert stored_network(stored_cell(row), store, results / "checkpoints", CPU) is not None
+    # Attacking theirs further here does not make it ours.
+    again = tmp_path / "again.zip"
+    mine_again = [row for row in store.cells() if row.seed == 0]
+    write_submission(again, store, mine_again, results / "checkpoints", {"by": "x"})
+    assert read_submission(again).weights.keys() == submission.weights.keys()
+
+
 def test_one_flipped_image_of_a_whole_rerun_is_seen(honest: Path, tmp_path: Path) -> None:
     path = rewritten(honest, lambda entry, others: better(entry, others, images=1))
     with pytest.raises(BenchError, match="not reproduced"):
@@ -134,7 +286,7 @@ def test_one_flipped_image_of_a_whole_rerun_is_seen(honest: Path, tmp_path: Path
 def test_other_data_and_other_versions_are_refused(
     honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import bench.leaderboard.verify as module
+    import bench.leaderboard.checks as module
 
     submission = read_submission(honest)
     digits = load(tmp_path)
@@ -148,6 +300,15 @@ def test_other_data_and_other_versions_are_refused(
         patch.setattr(module.ATTACKS, "get", lambda name: replace(known(name), version=99))
         with pytest.raises(BenchError, match="was run in version"):
             verify(submission, tmp_path, CPU)
+
+
+def test_weights_that_changed_since_are_not_sent(theirs: Path, tmp_path: Path) -> None:
+    checkpoints = Path(shutil.copytree(theirs / "checkpoints", tmp_path / "checkpoints"))
+    store = Store(theirs / "bench.sqlite")
+    one, two = sorted(checkpoints.glob("*.safetensors"))
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(BenchError, match="holds other weights than its cells were measured on"):
+        write_submission(tmp_path / "x.zip", store, store.cells(), checkpoints, {"by": "x"})
 
 
 def test_a_bomb_and_half_a_file_are_refused(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
