@@ -12,15 +12,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from attacks.gradients import frozen
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import Protocol, pixels
-from bench.errors import BenchError
+from bench.errors import BenchError, describe
 from bench.exchange.bundle import Bundle, collect_bundle
 from bench.exchange.files import write_results
 from bench.frames import cells_frame, samples_frame
 from bench.hygiene import Snapshot, check_model
 from bench.outcome import Outcome
-from bench.plan import STOCHASTIC_DRAWS, trajectories
+from bench.plan import STOCHASTIC_DRAWS, trajectories, without_eot
 from bench.provenance import provenance
 from bench.resolve import parse_attack
 from bench.runtime import pick_device
@@ -30,6 +31,7 @@ from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
 from bench.store import CellRow, Store
 from bench.training import hash_of
 from models.neurons import NeuronSpec, is_stochastic
+from models.random import noise_stream
 
 _NOTHING = Recipe(epochs=1, batch_size=2)
 
@@ -38,11 +40,11 @@ def load_results(
     path: str | Path = "results",
     *,
     samples: bool = False,
-    defenses: Sequence[str] | None = None,
-    attacks: Sequence[str] | None = None,
+    defenses: Sequence[str] | str | None = None,
+    attacks: Sequence[str] | str | None = None,
     dataset: str | None = None,
     model: str | None = None,
-    eps: str | None = None,
+    eps: str | float | None = None,
     seed: int | None = None,
 ) -> pd.DataFrame:
     """Stored results as a tidy data frame: one row for each finished cell. Nothing is computed.
@@ -50,7 +52,7 @@ def load_results(
     Args:
         path: a results folder, an SQLite file, or the URL of a database.
         samples: one row for each image of each cell instead.
-        defenses, attacks: only these, as tables show them.
+        defenses, attacks: only these, as tables show them; one name or several.
         dataset, model, eps, seed: only this one.
 
     Returns:
@@ -60,6 +62,8 @@ def load_results(
         BenchError: there is no store, or no cell matches.
     """
     target = str(path)
+    # Opening a database that is not there would make it.
+    target = target.removeprefix("sqlite:///") if target.startswith("sqlite:///") else target
     if "://" not in target:
         file = Path(target) / "bench.sqlite" if Path(target).is_dir() else Path(target)
         if not file.is_file():
@@ -68,11 +72,16 @@ def load_results(
     store = Store(target)
     try:
         rows = chosen_cells(
-            store, defenses=defenses, attacks=attacks, dataset=dataset, model=model, eps=eps, seed=seed
+            store, defenses=_several(defenses), attacks=_several(attacks), dataset=dataset, model=model,
+            eps=None if eps is None else str(eps), seed=seed,
         )  # fmt: skip
         return samples_frame(store, rows) if samples else cells_frame(store, rows)
     finally:
         store.close()
+
+
+def _several(names: Sequence[str] | str | None) -> Sequence[str] | None:
+    return [names] if isinstance(names, str) else names
 
 
 @dataclass(frozen=True)
@@ -112,9 +121,11 @@ class Evaluation:
         Raises:
             BenchError: it was not run.
         """
-        if attack not in self.outcomes:
+        # A network without noise has no mean over draws, whatever was asked for.
+        found = self.outcomes.get(attack, self.outcomes.get(without_eot(attack)))
+        if found is None:
             raise BenchError(f"attack '{attack}' was not run; there are {', '.join(self.outcomes)}")
-        return self.outcomes[attack]
+        return found
 
     def __str__(self) -> str:
         return self._written("text")
@@ -166,16 +177,43 @@ def evaluate(
         name: what tables call it.
 
     Raises:
-        BenchError: data or names that cannot be right; a model whose logits depend on the previous batch, on their
-            neighbours, or on randomness that it does not declare; an attack that failed.
+        BenchError: data or names that cannot be right; a model that fails on them, that returns probabilities, or whose
+            logits depend on the previous batch, on their neighbours, or on randomness that it does not declare; an
+            attack that failed.
     """
+    if not isinstance(model, nn.Module):
+        raise BenchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not attacks or isinstance(attacks, str) or not all(isinstance(text, str) for text in attacks):
+        raise BenchError("attacks is a list of names, such as ['fgsm', 'pgd10']")
+    for what, number in (("n", n), ("draws", draws), ("attack_seed", attack_seed)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | np.integer)):
+            raise BenchError(f"{what} must be an integer, got {number!r}")
+    if draws is not None and draws < 1:
+        raise BenchError(f"draws must be at least 1, got {draws}")
+    # Attacks take gradients, whatever the caller has switched off.
+    with torch.inference_mode(False), torch.enable_grad():
+        return _evaluated(model, data, attacks, eps, norm, n, draws, attack_seed, gradient, device, name)
+
+
+def _evaluated(
+    model: nn.Module,
+    data: Any,
+    attacks: Sequence[str],
+    eps: str | float | None,
+    norm: str,
+    n: int | None,
+    draws: int | None,
+    attack_seed: int,
+    gradient: str | None,
+    device: str,
+    name: str,
+) -> Evaluation:
     dataset, named = _dataset(data, model, device)
     budget = eps if eps is not None else (dataset.protocol.eps if named else Fraction(8, 255))
     n = n if n is not None else (min(dataset.protocol.n, len(dataset.x_test)) if named else len(dataset.x_test))
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"n must lie in [1, {len(dataset.x_test)}], got {n}")
-    if not attacks or isinstance(attacks, str):
-        raise BenchError("attacks is a list of names, such as ['fgsm', 'pgd10']")
+    n, draws, attack_seed = int(n), None if draws is None else int(draws), int(attack_seed)
     # A float is meant as it is written: 0.1 is a tenth.
     resolved = [parse_attack(text, str(budget), norm, gradient) for text in attacks]
     where = pick_device(device, None)
@@ -210,6 +248,7 @@ def _measured(
     few = pixels(dataset.x_test[:32], device)
     if len(few) < 4:
         few = few.repeat(4, 1, 1, 1)[:4]
+    _check_logits(model, few)
     check_model(model, few, dataset.num_classes)
     stochastic = is_stochastic(model)
     spec = ModelSpec(
@@ -244,7 +283,7 @@ def _dataset(data: Any, model: nn.Module, device: str) -> tuple[Dataset, bool]:
     if isinstance(data, str | Path):
         return load_dataset(str(data), Path("data")), True
     x, y = data if isinstance(data, tuple) and len(data) == 2 else _collected(data)
-    images, labels = _tensor(x), _tensor(y)
+    images, labels = _tensor(x, "images"), _tensor(y, "labels")
     if images.dim() != 4 or not len(images):
         raise BenchError(f"images must be [N, C, H, W], got {list(images.shape)}")
     images = images if images.dtype == torch.uint8 else images.to(torch.float32)
@@ -254,35 +293,59 @@ def _dataset(data: Any, model: nn.Module, device: str) -> tuple[Dataset, bool]:
     protocol = Protocol("", Fraction(8, 255), Fraction(2, 255), _NOTHING, len(images))
     names = tuple(str(k) for k in range(classes))
     labels = labels.to(torch.int64).cpu()
-    return Dataset("data", images.cpu(), labels, images.cpu(), labels, names, (), (), protocol), False
+    try:
+        return Dataset("data", images.cpu(), labels, images.cpu(), labels, names, (), (), protocol), False
+    except BenchError as error:
+        # Only one part is given: it is nobody's training set.
+        text = str(error).removeprefix("dataset 'data' (train): ")
+        hint = "; labels count from 0" if len(labels) and int(labels.max()) == classes else ""
+        raise BenchError(text + hint) from None
 
 
-def _tensor(values: Any) -> Tensor:
-    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+def _tensor(values: Any, what: str) -> Tensor:
+    if isinstance(values, Tensor):
+        # A copy, where the caller's is an inference tensor that no gradient may pass.
+        return values.detach().clone() if values.is_inference() else values.detach()
+    try:
+        array = np.ascontiguousarray(values)
+        # Files of other machines keep their byte order, which torch does not read.
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable))
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"{what} must be an array of numbers, got {type(values).__name__} ({error})") from error
 
 
 def _collected(data: Any) -> tuple[Tensor, Tensor]:
     """Everything a torch Dataset or DataLoader yields."""
     try:
-        if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-            pairs = [data[i] for i in range(len(data))]
-            return torch.stack([torch.as_tensor(x) for x, _ in pairs]), torch.as_tensor([int(y) for _, y in pairs])
-        batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in data]
-        return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-    except (TypeError, ValueError) as error:
+        # Shuffling and transforms draw from torch's generator, which is the caller's.
+        with torch.random.fork_rng(devices=[]):
+            indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+            pairs = [data[i] for i in range(len(data))] if indexed else list(data)
+        found = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in pairs]
+        # A loader yields batches, a dataset single images.
+        join = torch.stack if all(y.dim() == 0 for _, y in found) else torch.cat
+        return join([x for x, _ in found]), join([y for _, y in found])
+    except (TypeError, ValueError, RuntimeError) as error:
         raise BenchError(
             f"data must be (x, y), a torch Dataset or DataLoader of such pairs, or the name of a dataset; got "
-            f"{type(data).__name__} ({error})"
+            f"{type(data).__name__} ({describe(error)})"
         ) from error
 
 
 def _classes(model: nn.Module, x: Tensor) -> int:
     modes = [(module, module.training) for module in model.modules()]
-    place = next(iter(model.parameters()), torch.zeros(0)).device
+    first = next(iter(model.parameters()), torch.zeros(0))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise BenchError("the model was made under torch.inference_mode, where no gradient passes; make it outside")
+    if first.dtype.is_floating_point and first.dtype != torch.float32:
+        raise BenchError(f"the model computes in {first.dtype}, images are float32; give model.float()")
     try:
         model.eval()
-        with torch.no_grad():
-            logits = model(x.to(place))
+        with torch.no_grad(), noise_stream(model, 0, torch.arange(1, device=first.device)):
+            logits = model(x.to(first.device))
+    except Exception as error:
+        # A model may be anyone's code.
+        raise BenchError(f"the model fails on images {list(x.shape)}: {describe(error)}") from error
     finally:
         for module, mode in modes:
             module.training = mode
@@ -290,3 +353,15 @@ def _classes(model: nn.Module, x: Tensor) -> int:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BenchError(f"the model returns {got} for one image, not logits [N, K]")
     return int(logits.shape[1])
+
+
+def _check_logits(model: nn.Module, x: Tensor) -> None:
+    """Refuse probabilities: their gradients vanish where the model is sure, and accuracy would look robust.
+
+    Raises:
+        BenchError: every row sums to 1 without a negative value.
+    """
+    with frozen(model), torch.no_grad(), noise_stream(model, 0, torch.arange(len(x), device=x.device)):
+        found = model(x)
+    if bool((found >= 0).all()) and bool(((found.sum(1) - 1).abs() < 1e-4).all()):
+        raise BenchError("the model returns probabilities, not logits: leave its softmax out, or gradients vanish")

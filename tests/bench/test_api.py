@@ -1,6 +1,7 @@
 """From Python: a model in hand, and stored results as frames."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,9 +120,40 @@ class Broken(nn.Module):
         return x.flatten(1)[:, :3] * float("nan")
 
 
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("first\nsecond")
+
+
+class Ragged(TensorDataset):
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        x, y = super().__getitem__(index)
+        return (x[:, : 7 + index % 2], y)
+
+
+def pairs() -> TensorDataset:
+    x, y = images()
+    return TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+
+
+with torch.inference_mode():
+    UNTRAINABLE = linear()
+
+
 @pytest.mark.parametrize(
     ("model", "data", "attacks", "complaint"),
     [
+        (nn.Sequential(linear(), nn.Softmax(1)), images(), ["fgsm"], "returns probabilities, not logits"),
+        (Raises(), images(), ["fgsm"], "the model fails on images .*first second"),
+        (linear().double(), images(), ["fgsm"], "computes in torch.float64"),
+        (UNTRAINABLE, images(), ["fgsm"], "inference_mode"),
+        (len, images(), ["fgsm"], "must be a torch.nn.Module"),
+        (linear(), (images()[0], np.array(["a"] * 40)), ["fgsm"], "labels must be an array of numbers"),
+        (linear(), (images()[0], images()[1] + 1), ["fgsm"], "labels count from 0"),
+        (linear(), Ragged(*pairs().tensors), ["fgsm"], "data must be"),
+        (linear(), TensorDataset(*(t[:0] for t in pairs().tensors)), ["fgsm"], "data must be"),
+        (linear(), DataLoader(TensorDataset(*(t[:0] for t in pairs().tensors))), ["fgsm"], "data must be"),
+        (linear(), images(), [5], "list of names"),
         (Leaky(), images(), ["fgsm"], "leaks state"),
         (Broken(), images(), ["fgsm"], "NaN or infinite"),
         (nn.Identity(), images(), ["fgsm"], "not logits"),
@@ -144,6 +176,42 @@ def test_what_cannot_be_right_is_said_in_a_line(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"draws": -1}, "draws must be at least 1"),
+        ({"draws": 0}, "draws must be at least 1"),
+        ({"n": 10.0}, "n must be an integer"),
+        ({"n": 0}, "n must lie in"),
+        ({"eps": "abc"}, "is not a number"),
+        ({"norm": "l1"}, "not in l1"),
+    ],
+)
+def test_options_that_cannot_be_right(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(BenchError, match=complaint):
+        bench.evaluate(linear(), images(), ["fgsm"], **({"eps": 0.1} | options))
+
+
+def test_gradients_are_taken_whatever_the_caller_switched_off(evaluated: Evaluation) -> None:
+    model = linear()
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            again = bench.evaluate(model, images(), ["pgd3"], eps=0.05)
+        assert again.outcome("pgd3").pack() == evaluated.outcome("pgd3").pack()
+    assert evaluated.outcome("pgd3:eot=4") is evaluated.outcome("pgd3")
+
+
+def test_a_loader_that_shuffles_and_other_byte_orders(evaluated: Evaluation) -> None:
+    torch.manual_seed(3)
+    model, before = linear(), torch.get_rng_state()
+    shuffled = bench.evaluate(model, DataLoader(pairs(), batch_size=7, shuffle=True), ["fgsm"], eps=0.05)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert shuffled.outcome("fgsm").robust_last.mean() == evaluated.outcome("fgsm").robust_last.mean()
+    x, y = images()
+    swapped = bench.evaluate(model, (x.astype(">f4"), y.astype(">i8")), ["fgsm"], eps=0.05)
+    assert swapped.outcome("fgsm").pack() == evaluated.outcome("fgsm").pack()
+
+
 def test_stored_results_as_frames(measured: Path) -> None:
     frame = bench.load_results(measured)
     assert len(frame) == 36
@@ -164,6 +232,16 @@ def test_reading_makes_no_store(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="there is no store"):
         bench.load_results(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_and_budgets_may_be_given_as_they_come_to_mind(measured: Path) -> None:
+    one = bench.load_results(measured, defenses="at", attacks="fgsm", eps=0.1)
+    assert one.equals(bench.load_results(measured, defenses=["at"], attacks=["fgsm"], eps="0.1"))
+    address = f"sqlite:///{measured / 'bench.sqlite'}"
+    assert one.equals(bench.load_results(address, defenses="at", attacks="fgsm", eps=0.1))
+    with pytest.raises(BenchError, match="there is no store"):
+        bench.load_results(f"sqlite:///{measured / 'absent.sqlite'}")
+    assert not (measured / "absent.sqlite").exists()
 
 
 def test_a_frame_without_a_store_says_what_it_can(full: Store) -> None:
