@@ -120,6 +120,22 @@ def test_contrast_is_enough_in_light_and_dark(site: Path) -> None:
             for ground in ("paper", "card"):
                 bright, dim = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
                 assert (bright + 0.05) / (dim + 0.05) >= 4.5, (ink, ground)
+        # What can be pressed or typed into has an edge of 3 to 1.
+        bright, dim = sorted((luminance(colours["edge"]), luminance(colours["card"])), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) >= 3
+
+
+def test_a_board_says_what_it_shows_and_what_it_leaves_out(site: Path, measured: Path) -> None:
+    store = Store(measured / "bench.sqlite")
+    text = " ".join(Page(site / "index.html").text.split())
+    assert re.search(r"leads with \d+\.\d% of the images, (but .* may be as robust|really more than)", text)
+    assert "vanilla is not ranked: has not met pgd3" in text
+    rows = [r for r in store.cells() if r.defense == "at" and r.eps == "1/5"]
+    odd = [replace(r, verdict="invalid") if (r.attack, r.seed) == ("pgd3", 1) else r for r in rows]
+    more = [r for r in store.cells() if r.defense == "vanilla" and r.eps == "1/5"]
+    folder = write_site(boards(store, [*odd, *more]), store, site.parent / "odd").parent
+    for path in (folder / "index.html", next((folder / "entries").glob("at-*"))):
+        assert "pgd3 on seed 1 is invalid" in Page(path).text
 
 
 def browser(scripts: bool = True) -> Any:
@@ -244,6 +260,74 @@ def test_no_page_scrolls_sideways(chrome: Any, site: Path, width: int) -> None:
         widths = chrome.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
         assert widths[0] <= widths[1] == width, path.name
     chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@needs_browser
+def test_without_room_for_a_table_entries_are_cards_that_can_be_sorted(chrome: Any, site: Path) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    chrome.get((site / "index.html").as_uri())
+    assert not chrome.find_element("css selector", "thead").is_displayed()
+    names = rows(chrome)
+    Select(chrome.find_element("id", "sort")).select_by_visible_text("defense")
+    assert rows(chrome) == sorted(names, key=str.lower) or rows(chrome) == sorted(names)
+    # Screen readers still find a table.
+    nodes = chrome.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = [node["role"]["value"] for node in nodes if not node.get("ignored")]
+    assert roles.count("rowheader") == 6
+    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chrome.get((site / "index.html").as_uri())
+    assert not chrome.find_element("id", "sort").is_displayed()
+
+
+@needs_browser
+def test_the_mouse_can_reach_the_curve_and_the_keyboard_all_there_is(chrome: Any, site: Path) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    chrome.get((site / "index.html").as_uri())
+    curve = next(c for c in chrome.find_elements("css selector", ".curve") if c.is_displayed())
+    button, pop = (curve.find_element("css selector", name) for name in ("button", ".pop"))
+    ActionChains(chrome).move_to_element(button).perform()
+    ActionChains(chrome).move_to_element(pop.find_element("css selector", "svg")).perform()
+    assert pop.is_displayed()
+    assert button.get_attribute("aria-label").startswith("eps curve of ")
+    chrome.get((site / "index.html").as_uri())
+    reached = []
+    for _ in range(200):
+        chrome.switch_to.active_element.send_keys(Keys.TAB)
+        active = chrome.switch_to.active_element
+        if active.tag_name == "body":
+            break
+        assert active.is_displayed()
+        reached.append(active.id)
+    wanted = [e.id for e in chrome.find_elements("css selector", "a, button, input, select") if e.is_displayed()]
+    assert set(wanted) <= set(reached)
+
+
+@needs_browser
+def test_the_filter_knows_the_boards_and_not_the_drawings(chrome: Any, site: Path) -> None:
+    chrome.get((site / "index.html").as_uri())
+    text, count = chrome.find_element("id", "filter"), chrome.find_element("id", "count")
+    text.send_keys("stochastic eps 0.2")
+    assert count.text == "1 entry"
+    text.clear()
+    text.send_keys("accuracy in")
+    assert count.text == "0 entries"
+
+
+@needs_browser
+def test_paper_is_light(chrome: Any, site: Path) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    chrome.get((site / "index.html").as_uri())
+    ink = chrome.execute_script("return getComputedStyle(document.body).color")
+    shown = chrome.find_element("css selector", ".controls").is_displayed()
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert ink == "rgb(28, 29, 32)"
+    assert not shown
 
 
 @needs_browser

@@ -50,19 +50,27 @@ def index(boards: Sequence[Board], curves: Mapping[str, Curve | None]) -> str:
     """The first page: every board."""
     divisions = dict.fromkeys(board.division for board in boards)
     options = "".join(f'<option value="{escape(d)}">{escape(d)}</option>' for d in divisions)
-    body = f"""<p class="lead">Robust accuracy of spiking neural networks: the share of test images that are right without
-attack and under every attack that was tried, per image the worst case. A number here is an upper bound: another
-attack may find more.</p>
-<p class="lead">Networks are compared only within a board: the same images, the same budget, the same division. Intervals
-are 95%. <a href="data.csv">data.csv</a> and <a href="data.json">data.json</a> hold every number.</p>
+    sorts = "".join(f"<option>{escape(name)}</option>" for name, numeric in _HEADS if numeric is not None)
+    # The board that most networks stand on is what a reader came for.
+    ordered = sorted(boards, key=lambda board: (list(divisions).index(board.division), -len(board.entries)))
+    body = f"""<p class="lead">The share of test images that a network gets right without attack and under every attack that was
+tried, per image the worst case. An upper bound: another attack may find more.</p>
 <div class="controls" data-needs-script hidden>
 <label>Find <input id="filter" type="search" autocomplete="off"></label>
 <label>Division <select id="division"><option value="">all</option>{options}</select></label>
+<label class="narrow">Sort by <select id="sort">{sorts}</select></label>
 <label><input id="sound" type="checkbox"> hide suspect and invalid</label>
 <span id="count" role="status"></span>
 </div>
 <p id="nothing" class="none" hidden>No entry fits.</p>
-{"".join(_board(board, number, curves) for number, board in enumerate(boards))}"""
+{"".join(_board(board, number, curves) for number, board in enumerate(ordered))}
+<h2>How to read this</h2>
+<p class="about">Networks are compared only within a board: the same images, the same budget, the same division. Intervals are
+95%: Wilson's for one training seed, Student's over several. Above next: whether an entry is really more robust than the one
+below it, by an exact test on the same images or over training seeds (Holm, level {LEVEL:g}); a rank alone says less. Passes:
+forward and backward passes per image of all attacks. Code: the commit that measured it, + with changes that were not committed.
+Suspect: perhaps too high. Unaudited: nobody looked for masked gradients yet.</p>
+<p class="about"><a href="data.csv">data.csv</a> and <a href="data.json">data.json</a> hold every number.</p>"""
     return page("Robustness of spiking neural networks", body)
 
 
@@ -74,23 +82,57 @@ _HEADS = (
 
 def _board(board: Board, number: int, curves: Mapping[str, Curve | None]) -> str:
     heads = "".join(
-        f'<th scope="col"{" class=number" if numeric else ""}>'
+        f'<th scope="col"{" class=number" if numeric else ""}{" aria-sort=ascending" if name == "rank" else ""}>'
         + (escape(name) if numeric is None else f"<button type=button>{escape(name)}</button>")
         + "</th>"
         for name, numeric in _HEADS
     )
     rows = "\n".join(_row(entry, f"b{number}-{i}", curves) for i, entry in enumerate(board.entries))
+    required = ", ".join(board.required) or "any attack"
     return f"""<section class="board-section" data-division="{escape(board.division)}">
-<h2>{escape(board_title(board))}</h2>
-<p class="about">Ranked are networks that met {escape(", ".join(board.required))}. Above next: whether an entry is really more
-robust than the one below it (exact test on the same images, or over training seeds; Holm, level {LEVEL:g}).</p>
-<div class="scroll" tabindex="0" role="region" aria-label="{escape(board_title(board))}"><table class="board">
+<h2 id="h{number}">{escape(board_title(board))}</h2>
+<p class="finding">{_finding(board)}</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="h{number}"><table class="board">
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {rows}
 </tbody></table></div>
-</section>
+<p class="note">Ranked are networks that met {escape(required)}.</p>
+{_left_out(board.entries)}</section>
 """
+
+
+def _finding(board: Board) -> str:
+    """What a board says, in a sentence."""
+    ranked = [entry for entry in board.entries if entry.rank]
+    if not ranked:
+        return "Nobody is ranked yet."
+    first = [entry for entry in ranked if entry.rank == 1]
+    names = " and ".join(f"<b>{_short(entry)}</b>" for entry in first[:3]) + (" and more" if first[3:] else "")
+    share = f"{100 * first[0].worst.value:.1f}% of the images"
+    if len(first) > 1:
+        text = f"{names} share the first place with {share}."
+    elif len(ranked) == 1:
+        text = f"{names} keeps {share}; nobody else is ranked here yet."
+    elif first[0].apart is not None and first[0].apart < LEVEL:
+        text = f"{names} leads with {share}, really more than {_short(ranked[1])} behind it."
+    else:
+        text = f"{names} leads with {share}, but {_short(ranked[1])} behind it may be as robust."
+    return text + (" It is suspect, perhaps too high." if any(e.verdict == "suspect" for e in first) else "")
+
+
+def _short(entry: Entry) -> str:
+    name = entry.defense
+    return escape(name if len(name) <= 60 else f"{name[:59]}\u2026")
+
+
+def _left_out(entries: Sequence[Entry]) -> str:
+    """What was measured and is not among the numbers, as a list; nothing where all is."""
+    lines = [f"{entry.defense}: {line}" for entry in entries for line in entry.left_out if entry.rank]
+    lines += [f"{entry.defense} is not ranked: {entry.why}" for entry in entries if not entry.rank]
+    if not lines:
+        return ""
+    return f'<ul class="note">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>\n'
 
 
 def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
@@ -101,7 +143,7 @@ def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
     return (
         f'<tr data-verdict="{escape(entry.verdict)}"{"" if entry.rank else " class=unranked"}>'
         f'<td class="number" data-label="rank" data-value="{entry.rank or ""}">{entry.rank or "-"}</td>'
-        f'<th scope="row" class="name"><a href="entries/{entry.slug}.html">{escape(entry.defense)}</a>{by}</th>'
+        f'<th scope="row" class="name" data-rank="{entry.rank or "-"}"><a href="entries/{entry.slug}.html">{escape(entry.defense)}</a>{by}</th>'
         f'<td class="model" data-label="model">{escape(entry.model)}, T {entry.T}</td>'
         f'<td class="number wide" data-label="worst case" data-value="{_value(entry.worst)}">{worst}</td>'
         f'<td class="number" data-label="clean" data-value="{_value(entry.clean)}">{_percent(entry.clean)}</td>'
@@ -120,14 +162,15 @@ def _popup(entry: Entry, name: str, curve: Curve | None) -> str:
         return "<small>one budget</small>"
     attack, points = curve
     return (
-        f'<div class="curve" data-needs-script hidden><button type="button" aria-expanded="false" aria-controls="{name}">eps curve</button>'
+        f'<div class="curve" data-needs-script hidden><button type="button" aria-expanded="false" '
+        f'aria-controls="{name}" aria-label="eps curve of {escape(entry.defense)}">eps curve</button>'
         f'<div class="pop" id="{name}">{eps_plot(points, f"{entry.defense} under {attack} over eps")}'
         f"<small>accuracy in % over eps, under {escape(attack)}</small></div></div>"
     )
 
 
 def _verdict(entry: Entry) -> str:
-    why = entry.why if entry.rank is None else ", ".join(entry.reasons)
+    why = ", ".join(entry.reasons) if entry.rank else "not ranked"
     return f'<span class="badge {escape(entry.verdict)}">{escape(entry.verdict)}</span>' + (
         f'<span class="why">{escape(why)}</span>' if why else ""
     )
@@ -153,11 +196,12 @@ def _code(entry: Entry) -> str:
 
 def entry_page(board: Board, entry: Entry, curve: Curve | None, pictures: str) -> str:
     """The page of one entry: its cells, audit, provenance, how to repeat it, pictures."""
+    ranked = sum(each.rank is not None for each in board.entries)
     figures = [
-        ("rank", str(entry.rank) if entry.rank else f"not ranked: {escape(entry.why)}"),
+        ("rank", f"{entry.rank} <small>of {ranked} ranked</small>" if entry.rank else "-"),
         ("worst case", _percent(entry.worst)),
         ("clean accuracy", _percent(entry.clean)),
-        ("verdict", escape(entry.verdict)),
+        ("verdict", _verdict(entry)),
         ("training seeds", str(len(entry.seeds))),
         ("passes per image", f"{entry.passes:,}"),
     ]
@@ -181,7 +225,7 @@ def entry_page(board: Board, entry: Entry, curve: Curve | None, pictures: str) -
 <th scope="col" class="number">any iterate</th><th scope="col" class="number">attack success</th>
 <th scope="col">verdict</th><th scope="col">key</th></tr></thead><tbody>
 {cells}</tbody></table></div>
-<h2>Seeds</h2>
+{_left_out([entry])}<h2>Seeds</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Seeds"><table><thead><tr><th scope="col">seed</th>
 <th scope="col" class="number">worst case</th><th scope="col" class="number">clean</th><th scope="col">weights, SHA-256</th></tr></thead>
 <tbody>{seeds}</tbody></table></div>
@@ -191,7 +235,7 @@ def entry_page(board: Board, entry: Entry, curve: Curve | None, pictures: str) -
 {pictures}
 <h2>Where it comes from</h2>
 {_provenance(entry)}"""
-    return page(f"{entry.defense}, {entry.model}", body, depth=1)
+    return page(f"{entry.defense}, {entry.model}, {board.norm} eps {eps_text(board.eps)}", body, depth=1)
 
 
 def _cell(row: CellRow, seed: int) -> str:

@@ -46,14 +46,16 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
         label = escape(images.class_names[int(y[i])])
         stands = "stands" if outcome.robust_last[i] > 0.5 else "falls"
         difference = 0.5 + 0.5 * (attacked[i] - x[i]) / max(float((attacked[i] - x[i]).abs().max()), 1e-9)
-        for name, image in (("clean", x[i]), (f"attacked: {stands}", attacked[i]), ("difference, scaled", difference)):
-            shown.append(
-                f'<figure><img src="{_data(image)}" alt="image {i}, {label}, {name}" loading="lazy">'
-                f"<figcaption>{label}, {name}</figcaption></figure>"
-            )
+        drawn = (("clean", x[i]), (f"attacked: {stands}", attacked[i]), ("difference, scaled", difference))
+        three = "".join(
+            f'<figure><img src="{_data(image)}" alt="image {i}, {label}, {name}" loading="lazy">'
+            f"<figcaption>{name}</figcaption></figure>"
+            for name, image in drawn
+        )
+        shown.append(f'<li><p class="about">Image {i}, class {label}</p><div class="three">{three}</div></li>')
     return (
         f'{head}<p class="about">The first test images under {escape(row.attack)} (seed {seed.seed}, last iterate).</p>'
-        f'<div class="pictures">{"".join(shown)}</div>'
+        f'<ul class="pictures">{"".join(shown)}</ul>'
     )
 
 

@@ -22,7 +22,7 @@ def eps_plot(points: Sequence[tuple[float, str, float, float, float]], title: st
 
     Args:
         points: (eps, eps as written, rate, low, high), by eps; rates in [0, 1].
-        title: read out in place of the picture.
+        title: read out in place of the picture, with the points.
     """
     largest = max(eps for eps, *_ in points) or 1.0
 
@@ -32,7 +32,10 @@ def eps_plot(points: Sequence[tuple[float, str, float, float, float]], title: st
     def y(rate: float) -> float:
         return _TOP + (1 - min(1.0, max(0.0, rate))) * (_HEIGHT - _BOTTOM - _TOP)
 
-    parts = [f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
+    read = ", ".join(f"{100 * rate:.1f}% at {text}" for _, text, rate, _, _ in points)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(f"{title}: {read}")}">'
+    ]
     for rate in (0.0, 0.5, 1.0):
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(rate):.1f}" y2="{y(rate):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(rate) + 4:.1f}" text-anchor="end">{100 * rate:.0f}</text>')
@@ -42,8 +45,10 @@ def eps_plot(points: Sequence[tuple[float, str, float, float, float]], title: st
     line = " ".join(f"{x(eps):.1f},{y(rate):.1f}" for eps, _, rate, _, _ in points)
     parts.append(f'<polyline class="line" points="{line}"/>')
     last = -99.0
-    for eps, text, rate, _, _ in points:
-        parts.append(f'<circle class="dot" cx="{x(eps):.1f}" cy="{y(rate):.1f}" r="3"/>')
+    for eps, text, rate, low, high in points:
+        said = f"eps {text}: {100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        dot = f'<circle class="dot" cx="{x(eps):.1f}" cy="{y(rate):.1f}" r="4"><title>{escape(said)}</title></circle>'
+        parts.append(dot)
         if x(eps) - last > 34:
             parts.append(f'<text x="{x(eps):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(text)}</text>')
             last = x(eps)
