@@ -60,7 +60,7 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "fig3": (
         {**_CURVE, "defenses": ("sr+at", "tgo+at"), "eps": ("2/255", "4/255", "6/255", "8/255")},
         # lam_max = 0.4 is tgo's own on this network, and already there.
-        {**_CURVE, "defenses": tuple(f"tgo:lam_max={lam}+at" for lam in (0.2, 0.3, 0.6))},
+        {**_CURVE, "defenses": tuple(f"tgo:lam_max={lam}+at" for lam in (0.2, 0.3, 0.6)), "eps": ("8/255",)},
     ),
     "fig4": (_TWO,),
     "fig5": (_TWO,),

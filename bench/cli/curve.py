@@ -29,13 +29,14 @@ def curve(
     """Draw stored robust accuracies as curves with their intervals (Fig. 3 of the TGO paper).
 
     Over eps: a curve for each defense under one attack. Over lambda: clean and robust accuracy of networks trained
-    with several weights of the membrane constraint. Nothing is computed.
+    with several weights of the membrane constraint, beside them as level lines the defenses without one that -d
+    names. Nothing is computed.
 
     Examples:
 
       bench run -d at,tgo+at -a pgd20 --eps 0.025,0.05,0.075,0.1 && bench curve eps -a pgd20
 
-      bench run --preset fig3 && bench curve lambda -a pgd10,pgd40 --eps 8/255
+      bench run --preset fig3 && bench curve lambda -a pgd10,pgd40 -d tgo+at,sr+at --eps 8/255
     """
     if over not in ("eps", "lambda"):
         raise BenchError(f"bench curve draws over eps or lambda, not over '{over}'")
@@ -44,14 +45,17 @@ def curve(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
-    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas
+    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
     from bench.resolve import split_list
     from bench.selection import chosen_cells
 
-    rows = chosen_cells(opened, defenses=defense, dataset=dataset, model=model, eps=eps, norm=norm)
+    # Over lambda a defense means its networks of every lam_max.
+    exact = defense if over == "eps" else None
+    rows = chosen_cells(opened, defenses=exact, dataset=dataset, model=model, eps=eps, norm=norm)
     cells = cells_frame(opened, rows)
+    wanted = split_list(defense or ())
     names = split_list(attack or ())
     if not names:
         held = cells[cells["family"] != "clean"]["attack"]
@@ -64,7 +68,7 @@ def curve(
         known = lambdas(opened.trained())
         if not known:
             raise BenchError("no stored network was trained with a membrane constraint; try: bench run --preset fig3")
-        curves = lambda_curves(cells, known, names, iterate)
+        curves = lambda_curves(of_defenses(cells, wanted), known, names, iterate, wanted)
     if as_json or (output is not None and output.suffix in (".csv", ".json")):
         form = "json" if as_json or output is None else output.suffix[1:]
         o.write_or_print(written_frame(curves.points, form), output)

@@ -12,11 +12,16 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.figures.subjects import Subject
 
-NAMES = ("fig1", "fig3", "fig4", "fig4-membrane", "fig4-landscape", "fig5")
+NAMES = ("fig1", "fig3", "fig3-eps", "fig3-lambda", "fig4", "fig4-membrane", "fig4-landscape", "fig5")
 
 
 def figure(
-    name: Annotated[str, typer.Argument(help="fig1, fig3, fig4 (or fig4-membrane, fig4-landscape) or fig5.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="fig1, fig3, fig4 or fig5; one half: fig3-eps, fig3-lambda, fig4-membrane, fig4-landscape."
+        ),
+    ],
     keys: Annotated[
         str | None, typer.Option("--keys", metavar="KEY,KEY", help="Cells whose networks to show, by their keys.")
     ] = None,
@@ -42,10 +47,11 @@ def figure(
 ) -> None:
     """Draw a figure of the TGO paper from stored networks.
 
-    fig1: potentials of neurons without and under attack. fig3: the eps curves, as bench curve eps. fig4: membrane
-    potentials around the threshold, and the loss around weights and images. fig5: input gradients. Shown are a
-    vanilla and a TGO network under one attack, or the networks of the cells that --keys names. With an output
-    that ends in .json the numbers behind the figure are written instead.
+    fig1: potentials of neurons without and under attack. fig3: TGO against SR, both with AT, over eps and over
+    lam_max; bench curve draws others. fig4: membrane potentials around the threshold, and the loss around weights
+    and images. fig5: input gradients. But for fig3, a vanilla and a TGO network under one attack are shown, or the
+    networks of the cells that --keys names. With an output that ends in .json the numbers behind the figure are
+    written instead.
 
     Example:
 
@@ -53,10 +59,12 @@ def figure(
     """
     if name not in NAMES:
         raise BenchError(f"unknown figure '{name}'; choose from {', '.join(NAMES)}")
-    if name == "fig3":
-        from bench.cli.curve import curve
-
-        curve("eps", attack=attack, dataset=dataset, model=model, output=output, results=results, store=store)
+    if name.startswith("fig3"):
+        if keys or seed is not None or count is not None:
+            raise BenchError(f"{name} is drawn from all stored cells: it takes no --keys, --seed or -n")
+        for over in ("eps", "lambda") if name == "fig3" else (name.removeprefix("fig3-"),):
+            target = _part_of(output, over) if name == "fig3" else output
+            _curve(over, attack, dataset, model, eps, target, results, store)
         return
     if grid < 3 or grid % 2 == 0:
         raise BenchError(f"--grid must be odd and at least 3, got {grid}")
@@ -67,6 +75,7 @@ def figure(
     if opened is None:
         raise BenchError(o.no_store(results, store))
     from bench.figures.subjects import about, chosen_rows, subjects
+    from bench.frames import cells_frame
     from bench.runtime import pick_device
     from bench.selection import chosen_cells
 
@@ -82,12 +91,41 @@ def figure(
     shown = subjects(chosen_rows(rows, wanted), opened, results / "checkpoints", data_dir, where, n, file)
     if len({subject.name for subject in shown}) < len(shown):
         raise BenchError("two cells of one defense cannot be told apart in a figure; name one of them")
-    caption = about(shown, opened.trained())
+    used = cells_frame(opened, [subject.row for subject in shown])
     for part in ("fig4-membrane", "fig4-landscape") if name == "fig4" else (name,):
-        target = output
-        if output is not None and name == "fig4":
-            target = output.with_name(f"{output.stem}-{part.removeprefix('fig4-')}{output.suffix}")
+        target = _part_of(output, part.removeprefix("fig4-")) if name == "fig4" else output
+        caption = about(shown, used, attacked=part in ("fig1", "fig4-landscape"))
         _one(part, shown, caption, grid, target, data_dir, file)
+
+
+def _part_of(output: Path | None, part: str) -> Path | None:
+    """The name of one file of a figure that has several."""
+    return output.with_name(f"{output.stem}-{part}{output.suffix}") if output else None
+
+
+def _curve(
+    over: str,
+    attack: list[str] | None,
+    dataset: str | None,
+    model: str | None,
+    eps: str | None,
+    output: Path | None,
+    results: Path,
+    store: str | None,
+) -> None:
+    """One half of Fig. 3: the curves of its two defenses under one attack, which the paper does not name."""
+    from bench.cli.curve import curve
+
+    opened = o.open_existing_store(results, store)
+    if not attack and opened is not None and opened.cells(attack="pgd10", status="done"):
+        attack = ["pgd10"]
+    try:
+        curve(
+            over, attack=attack, defense=["tgo+at", "sr+at"], dataset=dataset, model=model,
+            eps=eps if over == "lambda" else None, output=output or Path(f"fig3-{over}"), results=results, store=store,
+        )  # fmt: skip
+    except BenchError as error:
+        raise BenchError(f"{error}; the runs of fig3: bench run --preset fig3") from error
 
 
 def _one(
@@ -106,11 +144,11 @@ def _one(
         drawn = flips.draw(traces, caption)
     elif part == "fig4-membrane":
         found = dict(histograms := membrane.measure(shown))
-        drawn = membrane.draw(histograms, caption)
+        drawn = membrane.draw(histograms, caption, len(shown[0].x))
         typer.echo(membrane.sentence(histograms))
     elif part == "fig4-landscape":
         found = dict(planes := surface.measure(shown, grid))
-        drawn = surface.draw(planes, caption)
+        drawn = surface.draw(planes, caption, len(shown[0].x))
     else:
         found = dict(maps := heat.measure(shown))
         classes = stored_images(shown[0].cell, data_dir, file).class_names

@@ -9,8 +9,8 @@ from bench.evidence.numbers import Numbers
 from bench.evidence.probe import Probe, traces
 from models.neurons import spiking_layers
 
-BINS = 120
-LOW, HIGH = -2.0, 3.0
+BINS = 160
+LOW, HIGH = -5.0, 3.0
 
 
 @dataclass(frozen=True)

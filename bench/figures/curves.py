@@ -5,14 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.errors import BenchError
 from bench.figures.style import COLOURS, DASHES, MARKERS, caption, new_figure, styled
 from bench.frames import rows_where
 from bench.plan import without_eot
+from bench.report.tables import layout
+from bench.report.tables.conditions import Paper, departures, warning
 from bench.statistics import over_seeds
+
+BUDGETS = ("2/255", "4/255", "6/255", "8/255")
+"""Of the paper's Fig. 3."""
+_BANDS = 4
+_KIND = [
+    "n", "draws", "attack_seed", "test_set", "T", "decay", "surrogate", "epochs", "batch_size", "lr", "train_size",
+    "augment",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,54 +61,79 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
     """
     valid = cells[cells["verdict"] != "invalid"]
     chosen = _of_one_place(rows_where(valid, [_same_attack(name, attack) for name in valid["attack"]]), attack)
-    lines = []
+    lines, used = [], []
     for defense, group in chosen.groupby("defense", sort=False):
-        group = _of_one_kind(group, ["n", "draws", "epochs", "T", "decay", "attack_seed"])
+        group = _of_one_kind(group, "eps")
+        used.append(group)
         first = group.drop_duplicates("weights")
         lines.append(_point(str(defense), 0.0, "0", first, "clean"))
         for eps, at in group.groupby("eps"):
             text = str(at["eps_text"].iloc[0])
             lines.append(_point(str(defense), float(eps), text, at, _rate(iterate)))  # type: ignore[arg-type]
-    points = pd.DataFrame(lines)
-    about = _about(chosen, attack, iterate)
-    return Curves(points, f"eps ({chosen['norm'].iloc[0]})", about, tuple(_rising(points)))
+    points, shown = pd.DataFrame(lines), pd.concat(used)
+    about = _about(shown, points, attack, iterate, BUDGETS)
+    axis = f"eps ({shown['norm'].iloc[0]}, pixels in [0, 1])"
+    return Curves(points, axis, about, (*_rising(points), *_doubted(points)))
 
 
 def lambda_curves(
-    cells: pd.DataFrame, weights: Mapping[str, float], attacks: Sequence[str], iterate: str = "last"
+    cells: pd.DataFrame,
+    weights: Mapping[str, float],
+    attacks: Sequence[str],
+    iterate: str = "last",
+    beside: Sequence[str] = (),
 ) -> Curves:
     """Clean and robust accuracy over lam_max, a curve for each attack.
 
+    Where the cells are of several budgets, those of the one with most values of lam_max are drawn, and where some
+    defenses have several values of lam_max, only these.
+
     Args:
-        cells: rows of `cells_frame` of one dataset, model and budget.
+        cells: rows of `cells_frame` of one dataset and model.
         weights: weights key -> lam_max of its membrane constraint, from the stored training.
         attacks: names.
         iterate: `last` or `any`.
+        beside: defenses without such a constraint to compare with: level lines, whose points have no x.
 
     Raises:
         BenchError: no such cells.
     """
-    chosen = cells[(cells["verdict"] != "invalid") & cells["weights"].isin(weights)]
+    chosen = cells[cells["verdict"] != "invalid"]
     chosen = rows_where(chosen, [any(_same_attack(name, attack) for attack in attacks) for name in chosen["attack"]])
-    chosen = _of_one_place(chosen, " or ".join(attacks))
-    if chosen["eps"].nunique() > 1:
-        held = ", ".join(chosen["eps_text"].unique())
-        raise BenchError(f"lambda curves are of one budget; stored are {held}: choose with --eps")
-    chosen = _of_one_kind(chosen, ["n", "draws", "epochs", "T", "decay", "attack_seed"])
-    chosen = chosen.assign(lam=[weights[key] for key in chosen["weights"]])
-    kinds = chosen.assign(kind=[_without_lambda(name) for name in chosen["defense"]])
+    chosen = chosen.assign(lam=[weights.get(key, float("nan")) for key in chosen["weights"]])
+    chosen = chosen[chosen["lam"].notna() | chosen["defense"].isin(beside)]
+    chosen = _of_one_budget(_of_one_place(chosen, " or ".join(attacks)))
+    kinds = chosen.assign(kind=[without_lambda(name) for name in chosen["defense"]])
+    groups = [_of_one_kind(group, "lam") for _, group in kinds.groupby("kind", sort=False)]
+    most = max(group["lam"].nunique() for group in groups)
+    used = [group for group in groups if min(most, 2) <= group["lam"].nunique() or group["lam"].isna().all()]
     lines = []
-    for kind, group in kinds.groupby("kind", sort=False):
-        for lam, at in group.groupby("lam"):
-            first = at.drop_duplicates("weights")
-            lines.append(_point(f"{kind}, clean", float(lam), f"{lam:g}", first, "clean"))  # type: ignore[arg-type]
-            for attack in attacks:
-                mine = rows_where(at, [_same_attack(name, attack) for name in at["attack"]])
-                if len(mine):
-                    name = f"{kind}, {attack}"
-                    lines.append(_point(name, float(lam), f"{lam:g}", mine, _rate(iterate)))  # type: ignore[arg-type]
-    about = _about(chosen, ", ".join(attacks), iterate) + f", eps {chosen['eps_text'].iloc[0]}"
-    return Curves(pd.DataFrame(lines).sort_values(["curve", "x"], ignore_index=True), "lam_max", about, ())
+    for group in sorted(used, key=lambda group: bool(group["lam"].isna().all())):
+        kind = str(group["kind"].iloc[0])
+        for name, of in (("clean", None), *((attack, attack) for attack in attacks)):
+            mine = group if of is None else rows_where(group, [_same_attack(held, of) for held in group["attack"]])
+            rate = "clean" if of is None else _rate(iterate)
+            for _, at in mine.groupby("lam", dropna=False):
+                at, lam = at if of else at.drop_duplicates("weights"), float(at["lam"].iloc[0])
+                lines.append(_point(f"{kind}, {name}", lam, "" if np.isnan(lam) else f"{lam:g}", at, rate))
+    points, shown = pd.DataFrame(lines), pd.concat(used)
+    about = _about(shown, points, ", ".join(attacks), iterate, (layout.EPS,))
+    single = ("Only one lam_max is stored: there is no curve yet.",) if most < 2 else ()
+    return Curves(points, "lam_max (weight of the membrane constraint)", about, (*single, *_doubted(points)))
+
+
+def of_defenses(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The cells of some defenses, each with every lam_max; all cells where none is named.
+
+    Raises:
+        BenchError: one of them is not there.
+    """
+    held = [(str(name), without_lambda(str(name))) for name in cells["defense"]]
+    for name in names:
+        if not any(name in called for called in held):
+            stored = ", ".join(sorted({full for full, _ in held}))
+            raise BenchError(f"no finished cell has the defense '{name}'; stored are {stored}")
+    return rows_where(cells, [not names or any(name in called for name in names) for called in held])
 
 
 def lambdas(trained: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -110,30 +147,59 @@ def lambdas(trained: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def draw_curves(curves: Curves) -> Figure:
-    """The curves with their intervals as bands."""
+    """The curves with their intervals: bands, or bars where bands would hide each other."""
     points = curves.points
     names = list(dict.fromkeys(points["curve"]))
+    columns = min(3, len(names))
     with styled():
-        figure = new_figure(4.6, 3.4 + 0.14 * max(0, len(names) - 4))
+        figure = new_figure(4.6, 3.6 + 0.14 * -(-len(names) // columns))
         axes = figure.add_subplot()
+        keys: list[Any] = []
         for number, name in enumerate(names):
             line = points[points["curve"] == name].sort_values("x")
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot(
-                line["x"], 100 * line["value"], color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4,
-                ls=DASHES[number % len(DASHES)], label=name,
-            )  # fmt: skip
-            low, high = (100 * line[end].clip(0, 1) for end in ("low", "high"))
-            axes.fill_between(line["x"], low, high, color=colour, alpha=0.15, lw=0)
-        ticks = points.drop_duplicates("x").sort_values("x")
-        axes.set_xticks(ticks["x"], ticks["label"])
+            # From the second round on another marker and dash: no two of 64 curves look alike.
+            turn, last = divmod(number, len(COLOURS))
+            style: Any = {
+                "color": COLOURS[last], "marker": MARKERS[(last + turn) % len(MARKERS)], "ms": 4, "lw": 1.4,
+                "ls": DASHES[(last + 3 * turn) % len(DASHES)], "label": name,
+            }  # fmt: skip
+            value, low, high = (100 * line[of].clip(0, 1) for of in ("value", "low", "high"))
+            if line["x"].isna().all():
+                keys.append(axes.axhline(value.iloc[0], **style | {"marker": None}))
+                axes.axhspan(low.iloc[0], high.iloc[0], color=COLOURS[last], alpha=0.08, lw=0)
+                continue
+            if len(names) > _BANDS or len(line) < 2:
+                around = np.abs(np.stack([value - low, high - value]))
+                keys.append(axes.errorbar(line["x"], value, around, elinewidth=0.6, capsize=1.5, **style))
+            else:
+                keys += axes.plot(line["x"], value, **style)
+                axes.fill_between(line["x"], low, high, color=COLOURS[last], alpha=0.15, lw=0)
+            doubtful = line["suspect"].to_numpy(bool)
+            axes.plot(line["x"][doubtful], value[doubtful], ls="", marker=style["marker"], ms=4, mfc="#ffffff",
+                      mec=COLOURS[last], zorder=5)  # fmt: skip
+        _ticks(axes, points)
         axes.set_ylim(0, 100)
         axes.set_xlabel(curves.axis)
         axes.set_ylabel("accuracy (%)")
         axes.grid(axis="y", lw=0.4, alpha=0.5)
-        figure.legend(loc="outside upper left", ncols=min(3, len(names)))
-        caption(figure, " ".join([curves.about + ".", *curves.notes]), 95)
+        figure.legend(handles=keys, loc="outside upper left", ncols=columns)
+        caption(figure, " ".join([curves.about, *curves.notes]), 95)
     return figure
+
+
+def _ticks(axes: Axes, points: pd.DataFrame) -> None:
+    """A tick at every point; a label where there is room, on the slant where it is scarce."""
+    ticks = points.dropna(subset="x").drop_duplicates("x").sort_values("x")
+    places = ticks["x"].tolist()
+    width = places[-1] - places[0] if len(places) > 1 else 1.0
+    labels: list[str] = []
+    last, close = -float("inf"), False
+    for x, label in zip(places, ticks["label"], strict=True):
+        fits = x - last >= 0.035 * width
+        close |= fits and x - last < 0.12 * width
+        labels.append(label if fits else "")
+        last = x if fits else last
+    axes.set_xticks(places, labels, rotation=45 if close else 0)
 
 
 def _same_attack(name: str, wanted: str) -> bool:
@@ -154,10 +220,18 @@ def _of_one_place(chosen: pd.DataFrame, attack: str) -> pd.DataFrame:
     return chosen
 
 
-def _of_one_kind(group: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Cells that may stand on one curve: of the kinds that are stored, that with most budgets, then most images."""
-    kinds = [kind for _, kind in group.groupby(names, dropna=False)]
-    return max(kinds, key=lambda kind: (kind["eps"].nunique(), kind["n"].iloc[0], kind["updated"].max()))
+def _of_one_kind(group: pd.DataFrame, over: str) -> pd.DataFrame:
+    """Cells that may stand on one curve: of the kinds that are stored, that with most points, then most images."""
+    kinds = [kind for _, kind in group.groupby(_KIND, dropna=False)]
+    return max(kinds, key=lambda kind: (kind[over].nunique(), kind["n"].iloc[0], kind["updated"].max()))
+
+
+def _of_one_budget(chosen: pd.DataFrame) -> pd.DataFrame:
+    counts = chosen.groupby("eps_text")["lam"].nunique()
+    most = list(counts[counts == counts.max()].index)
+    if len(most) > 1 and layout.EPS not in most:
+        raise BenchError(f"lambda curves are of one budget; stored are {', '.join(most)}: choose with --eps")
+    return chosen[chosen["eps_text"] == (layout.EPS if layout.EPS in most else most[0])]
 
 
 def _point(curve: str, x: float, label: str, at: pd.DataFrame, rate: str) -> dict[str, Any]:
@@ -169,20 +243,29 @@ def _point(curve: str, x: float, label: str, at: pd.DataFrame, rate: str) -> dic
         "low": float(at[f"{rate}_low"].iloc[0]) if single else mean.low,
         "high": float(at[f"{rate}_high"].iloc[0]) if single else mean.high,
         "n": int(at["n"].iloc[0]), "seeds": len(at), "per_seed": " ".join(f"{v:.6f}" for v in mean.values),
-        "suspect": bool((at["verdict"] == "suspect").any()), "keys": " ".join(at["key"]),
+        "suspect": rate != "clean" and bool((at["verdict"] == "suspect").any()), "keys": " ".join(at["key"]),
     }  # fmt: skip
 
 
-def _about(chosen: pd.DataFrame, attack: str, iterate: str) -> str:
-    line = chosen.iloc[0]
-    epochs = sorted({int(e) for e in chosen["epochs"].dropna()})
-    counts = sorted(set(chosen["n"]))
-    trained = f", epochs {', '.join(map(str, epochs))}" if epochs else ""
-    interval = "bands: 95% Wilson interval, or Student's over several training seeds"
-    return (
-        f"{attack}, {iterate} iterate; {line['dataset']} / {line['model']}, T {line['T']}{trained}, "
-        f"n {', '.join(map(str, counts))}; {interval}"
+def _about(used: pd.DataFrame, points: pd.DataFrame, attack: str, iterate: str, budgets: Sequence[str]) -> str:
+    line = used.iloc[0]
+
+    def listed(name: str) -> str:
+        return ", ".join(f"{int(value)}" for value in sorted(set(used[name].dropna())))
+
+    seeds = sorted(set(points["seeds"]))
+    interval = "95% Wilson interval" if seeds == [1] else "95% interval (Wilson; Student's over several training seeds)"
+    at = f", eps {line['eps_text']}" if used["eps_text"].nunique() == 1 else ""
+    facts = (
+        f"{attack}{at}, {iterate} iterate; {line['dataset']} / {line['model']}, T {listed('T')}, "
+        f"epochs {listed('epochs') or 'unknown'}, n {listed('n')}; {interval}."
     )
+    paper = Paper("cifar100", "CIFAR-100", ("wrn16-4",), "WRN-16", 10_000, budgets)
+    return " ".join(filter(None, [facts, warning(departures(used, paper, seeds))]))
+
+
+def _doubted(points: pd.DataFrame) -> list[str]:
+    return ["Hollow: suspect, perhaps too high."] if points["suspect"].any() else []
 
 
 def _rising(points: pd.DataFrame) -> list[str]:
@@ -197,7 +280,7 @@ def _rising(points: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _without_lambda(name: str) -> str:
+def without_lambda(name: str) -> str:
     """`tgo:lam_max=0.2+at` -> `tgo+at`."""
     import re
 

@@ -21,7 +21,7 @@ def draw(found: Mapping[str, Sequence[Heatmap]], x: Tensor, classes: Sequence[st
     names, count = list(found), len(x)
     pictures = x.detach().cpu().numpy().transpose(0, 2, 3, 1)
     with styled():
-        figure = new_figure(0.95 * count + 0.5, 1.15 * (len(names) + 1) + 0.8)
+        figure = new_figure(max(0.95 * count + 0.5, 3.0), 1.15 * (len(names) + 1) + 0.8)
         grid = figure.subplots(len(names) + 1, count, squeeze=False)
         for i in range(count):
             picture = pictures[i] if pictures.shape[-1] == 3 else pictures[i, :, :, 0]
@@ -39,7 +39,7 @@ def draw(found: Mapping[str, Sequence[Heatmap]], x: Tensor, classes: Sequence[st
                 spine.set_visible(False)
         for row, name in enumerate(["image", *names]):
             grid[row, 0].set_ylabel(name)
-        caption(figure, f"{sentence(found)} {about}", 20 * count + 8)
+        caption(figure, f"{sentence(found)} {count} test images. {about}", max(20 * count + 8, 60))
     return figure
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.evidence.histogram import Histogram, membrane_histograms
-from bench.figures.style import COLOURS, DASHES, caption, new_figure, styled
+from bench.figures.style import COLOURS, DASHES, caption, new_figure, spread_out, styled
 from bench.figures.subjects import Subject
 
 DELTA = 0.5
+_MOST = 8
 
 
 def measure(shown: Sequence[Subject], delta: float = DELTA) -> dict[str, tuple[Histogram, ...]]:
@@ -19,15 +20,15 @@ def measure(shown: Sequence[Subject], delta: float = DELTA) -> dict[str, tuple[H
     }  # fmt: skip
 
 
-def draw(found: Mapping[str, Sequence[Histogram]], about: str, delta: float = DELTA) -> Figure:
-    """One panel for all layers together and one for each, the networks on top of each other."""
+def draw(found: Mapping[str, Sequence[Histogram]], about: str, count: int, delta: float = DELTA) -> Figure:
+    """One panel for all layers together and one for each of at most eight, the networks on top of each other."""
     names = list(found)
     layers = [histogram.layer for histogram in found[names[0]]]
-    order = [len(layers) - 1, *range(len(layers) - 1)]
-    columns = min(3, len(layers))
-    rows = -(-len(layers) // columns)
+    order = [len(layers) - 1, *spread_out(len(layers) - 1, _MOST)]
+    columns = 2 if len(order) in (2, 4) else min(3, len(order))
+    rows = -(-len(order) // columns)
     with styled():
-        figure = new_figure(2.5 * columns, 1.9 * rows + 0.9)
+        figure = new_figure(6.9, 1.9 * rows + 0.9)
         grid = figure.subplots(rows, columns, squeeze=False)
         for place, axes in enumerate(grid.flat):
             if place >= len(order):
@@ -41,17 +42,28 @@ def draw(found: Mapping[str, Sequence[Histogram]], about: str, delta: float = DE
                 edges = np.asarray(histogram.edges)
                 density = np.asarray(histogram.counts) / histogram.total / np.diff(edges)
                 # The outermost bins hold everything beyond and would dwarf the rest.
-                axes.stairs(density[1:-1], edges[1:-1], color=COLOURS[number], ls=DASHES[number], lw=1.2, label=name)
+                axes.stairs(density[1:-1], edges[1:-1], color=COLOURS[number], ls=DASHES[number], lw=1.2, label=name,
+                            baseline=None)  # fmt: skip
                 shares.append(f"{100 * histogram.near:.1f}%")
             axes.set_ylim(bottom=0)
             axes.set_title(f"{layers[order[place]]}\nnear: {' / '.join(shares)}", loc="left")
-            axes.set_yticks([])
-        for axes in grid[-1]:
-            axes.set_xlabel("V - threshold")
+            axes.locator_params(axis="y", nbins=4)
+            if place + columns >= len(order):
+                axes.set_xlabel("V - threshold")
+        for line in grid:
+            line[0].set_ylabel("density")
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(names))
-        caption(figure, f"{sentence(found, delta)} {about}", 50 * columns)
+        beyond = ", ".join(f"{name} {100 * _beyond(of[-1]):.1f}%" for name, of in found.items())
+        some = f" {_MOST} of {len(layers) - 1} layers are drawn, all are counted." if len(layers) - 1 > _MOST else ""
+        images = f"Potentials of all steps of {count} test images without attack, before noise and reset."
+        text = f"{sentence(found, delta)} Beyond the axis: {beyond}.{some} {images} {about}"
+        caption(figure, text, 140)
     return figure
+
+
+def _beyond(histogram: Histogram) -> float:
+    return (histogram.counts[0] + histogram.counts[-1]) / histogram.total
 
 
 def sentence(found: Mapping[str, Sequence[Histogram]], delta: float = DELTA) -> str:

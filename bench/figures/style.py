@@ -50,6 +50,13 @@ def caption(figure: Figure, text: str, width: int) -> None:
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=6.5, color="#444444", x=0.01, ha="left")
 
 
+def spread_out(count: int, most: int) -> list[int]:
+    """At most so many of `count` indices, the first and the last among them and the others evenly between."""
+    if count <= most:
+        return [*range(count)]
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
 def write_figure(figure: Figure, path: Path) -> list[Path]:
     """Write a figure: in the format that the name ends in, or in all of `FORMATS` where it ends in none.
 

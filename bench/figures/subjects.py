@@ -1,10 +1,11 @@
 """The networks that a figure shows, rebuilt from stored cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from bench.evidence.attacked import attacked_images
 from bench.evidence.probe import Probe
 from bench.evidence.stored import stored_cell, stored_images, stored_network
 from bench.report.tables import layout
+from bench.report.tables.conditions import Paper, departures, warning
 from bench.resolve import parse_gradient, threat_of
 from bench.spec import CellSpec
 from bench.store import CellRow, Store
@@ -121,20 +123,20 @@ def subjects(
     return found
 
 
-def about(shown: Sequence[Subject], trained: Mapping[str, Mapping[str, object]]) -> str:
-    """What every figure's caption ends with: what was measured, and what of it is not the paper's."""
-    first = shown[0]
-    epochs = set()
-    for subject in shown:
-        spec = trained.get(subject.row.weights_key, {}).get("spec") or {}
-        recipe = spec.get("recipe") if isinstance(spec, Mapping) else None
-        epochs.add(recipe.get("epochs") if isinstance(recipe, Mapping) else None)
-    of = "CIFAR-100 / WRN-16, T 4, 300 epochs"
-    model = first.cell.model
-    trainings = ", ".join(str(e or "?") for e in sorted(epochs, key=str))
+def about(shown: Sequence[Subject], used: pd.DataFrame, attacked: bool) -> str:
+    """What every figure's caption ends with: what was measured, and what of it is not the paper's.
+
+    Args:
+        shown: the networks.
+        used: their cells, as rows of `cells_frame`.
+        attacked: whether the figure shows what the cells' attack does.
+    """
+    first = shown[0].row
+    trainings = ", ".join(map(str, sorted(set(used["epochs"].dropna().astype(int))))) or "unknown"
+    budget = f"under {first.attack}, {first.norm} eps {format_eps(Fraction(first.eps))}" if attacked else "no attack"
     facts = (
-        f"{first.row.dataset} / {model.name}, T {model.T}, epochs {trainings}, "
-        f"{len(first.x)} test images, seed {first.row.seed}, {first.row.norm} eps {format_eps(Fraction(first.row.eps))}"
+        f"{first.dataset} / {first.model}, T {shown[0].cell.model.T}, epochs {trainings}, training seed {first.seed}, "
+        f"{budget}."
     )
-    same = (first.row.dataset, model.name, epochs, model.T) == ("cifar100", "wrn16-4", {layout.EPOCHS}, layout.T)
-    return f"{facts}." if same else f"{facts}. NOT the paper's conditions ({of})."
+    paper = Paper("cifar100", "CIFAR-100", ("wrn16-4",), "WRN-16", None, (layout.EPS,) if attacked else ())
+    return " ".join(filter(None, [facts, warning(departures(used, paper))]))

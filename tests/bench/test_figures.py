@@ -12,11 +12,14 @@ from support import Run
 from bench.errors import BenchError
 from bench.evidence.heatmap import heatmaps
 from bench.evidence.histogram import HIGH, LOW, membrane_histograms
+from bench.evidence.landscape import Plane
 from bench.evidence.membrane import layer_membranes
 from bench.evidence.neurons import neuron_traces
 from bench.evidence.probe import Probe
-from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas
-from bench.figures.style import FORMATS, new_figure, rendered, write_figure
+from bench.figures import flips, surface
+from bench.figures import membrane as potentials
+from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
+from bench.figures.style import FORMATS, new_figure, rendered, spread_out, write_figure
 from bench.frames import cells_frame
 from bench.registry import MODELS
 from bench.store import Store
@@ -146,6 +149,100 @@ def test_lam_max_is_read_from_what_was_trained() -> None:
     assert robust["value"].tolist() == [0.3, 0.5]
 
 
+def lambda_frame(*lines: tuple[str, float, float]) -> tuple[pd.DataFrame, dict[str, float]]:
+    """(defense, eps, robust accuracy); lam_max as in the names, 0.4 where they have none."""
+    frame = cells(*((name, eps, robust, 0) for name, eps, robust in lines))
+    named = {name: float(name.split("=")[1].split("+")[0]) if "=" in name else 0.4 for name, *_ in lines}
+    return frame, {f"{name}0": lam for name, lam in named.items() if "tgo" in name}
+
+
+def test_lambda_curves_stand_beside_what_has_no_lam_max() -> None:
+    frame, known = lambda_frame(("sr+at", 0.1, 0.2), ("tgo:lam_max=0.2+at", 0.1, 0.3), ("tgo+at", 0.1, 0.5))
+    curves = lambda_curves(frame, known, ["pgd10"], beside=["tgo+at", "sr+at"])
+    assert list(dict.fromkeys(curves.points["curve"])) == [
+        "tgo+at, clean",
+        "tgo+at, pgd10",
+        "sr+at, clean",
+        "sr+at, pgd10",
+    ]
+    level = curves.points[curves.points["curve"] == "sr+at, pgd10"]
+    assert level["x"].isna().all()
+    assert level["value"].tolist() == [0.2]
+    assert draw_curves(curves)
+    assert "sr+at, clean" not in set(lambda_curves(frame, known, ["pgd10"]).points["curve"])
+
+
+def test_lambda_curves_are_of_the_budget_and_the_defenses_with_several_values() -> None:
+    frame, known = lambda_frame(
+        ("tgo:lam_max=0.2+at", 0.1, 0.3), ("tgo+at", 0.1, 0.5), ("tgo+at", 0.2, 0.9), ("tgo+rat", 0.1, 0.7)
+    )
+    points = lambda_curves(frame, known, ["pgd10"]).points
+    assert set(points["curve"]) == {"tgo+at, clean", "tgo+at, pgd10"}
+    assert points["value"].tolist() == [0.9, 0.9, 0.3, 0.5]
+    alone, known = lambda_frame(("tgo+at", 0.1, 0.5))
+    assert "there is no curve yet" in " ".join(lambda_curves(alone, known, ["pgd10"]).notes)
+    both, known = lambda_frame(("tgo+at", 0.1, 0.5), ("tgo+at", 0.2, 0.5))
+    with pytest.raises(BenchError, match=r"stored are 0.1, 0.2: choose with --eps"):
+        lambda_curves(both, known, ["pgd10"])
+    with pytest.raises(BenchError, match="no finished cell has the defense 'sr'"):
+        of_defenses(both, ["sr"])
+    assert len(of_defenses(frame, ["tgo+at"])) == 3
+
+
+def test_what_a_caption_says_is_of_the_cells_that_are_drawn() -> None:
+    frame = pd.concat([
+        cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0), epochs=5, lr=0.1),
+        cells(("at", 0.3, 0.4, 0), epochs=7, lr=0.1),
+        cells(("at", 0.4, 0.4, 0), epochs=5, lr=0.5),
+    ])  # fmt: skip
+    curves = eps_curves(frame, "pgd10")
+    assert curves.points["x"].tolist() == [0.0, 0.1, 0.2]
+    assert "epochs 5," in curves.about
+    for part in ("dataset d (paper: CIFAR-100)", "epochs 5 (paper: 300)", "test images 100 (paper: 10,000)"):
+        assert part in curves.about
+    assert "learning rate" not in curves.about
+    own = cells(
+        *(("at", eps / 255, 0.5, seed) for eps in (2, 4) for seed in (0, 1, 2)), dataset="cifar100", model="wrn16-4",
+        epochs=300, n=10_000, lr=0.1,
+    )  # fmt: skip
+    own["eps_text"] = [f"{round(255 * eps)}/255" for eps in own["eps"]]
+    assert "NOT" not in eps_curves(own, "pgd10").about
+
+
+def test_deep_networks_fit_a_page_and_say_what_is_left_out() -> None:
+    layers = neuron_traces(network(), X, (X + 0.3).clamp(0, 1), probe(6), 3)
+    deep = dict.fromkeys(("vanilla", "tgo"), layers * 5)
+    drawn = flips.draw(deep, "about")
+    assert len(drawn.axes) == 8
+    assert max(drawn.get_size_inches()) < 10
+    assert "4 of 15 layers are drawn, all are counted" in flips.sentence(deep)
+    assert f"vanilla {5 * sum(layer.flipped for layer in layers)} of" in flips.sentence(deep)
+    turned = [line for line in drawn.axes[0].lines if line.get_marker() == "o"]
+    shown = [zip(n.clean_spikes, n.attacked_spikes, strict=True) for n in layers[0].shown]
+    assert sum(len(line.get_xdata()) for line in turned) == sum(a != b for pairs in shown for a, b in pairs)  # type: ignore[arg-type]
+    *each, whole = membrane_histograms(network(), X, probe(6))
+    drawn = potentials.draw({"vanilla": (*each * 5, whole)}, "about", 6)
+    assert sum(axes.get_visible() for axes in drawn.axes) == 9
+    assert max(drawn.get_size_inches()) < 10
+    assert [spread_out(15, 4), spread_out(3, 4)] == [[0, 5, 9, 14], [0, 1, 2]]
+
+
+def test_a_loss_that_is_the_same_everywhere_is_drawn() -> None:
+    flat = Plane("weights", 0.1, (-2.0, 0.0, 2.0), ((0.0, 0.0, 0.0),) * 3)
+    assert rendered(surface.draw({"dead": (flat, flat)}, "about", 4), "png")
+
+
+def test_many_curves_differ_to_the_eye_and_labels_do_not_overlap() -> None:
+    lines = [(f"d{i:02}", eps, 0.5, 0) for i in range(17) for eps in (0.01, 0.012, 0.1)]
+    axes = draw_curves(eps_curves(cells(*lines, verdict="suspect"), "pgd10")).axes[0]
+    curves = [bars.lines[0] for bars in axes.containers]
+    assert len({(line.get_color(), line.get_marker(), line._linestyle) for line in curves}) == 17  # type: ignore[attr-defined]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01", "", "0.1"]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "#ffffff"]
+    # Clean accuracy has no attack that could be blinded.
+    assert [len(line.get_xdata()) for line in hollow] == [3] * 17  # type: ignore[arg-type]
+
+
 def test_the_same_figure_is_the_same_bytes_in_every_format(tmp_path: Path) -> None:
     frame = cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0))
     for form in FORMATS:
@@ -193,5 +290,12 @@ def test_every_figure_of_a_small_network_on_digits(bench: Run, tmp_path: Path) -
     done = bench("figure", "fig4", "-n", "4", "--grid", "3", "-o", "fig4.png")
     assert done.returncode == 0, done.stderr
     assert "Within 0.5 of the threshold" in done.stdout + done.stderr
+    about = json.loads((tmp_path / "fig1.json").read_text())["about"]
+    assert "under rfgsm, linf eps 0.1" in about
+    assert "epochs 1 (paper: 300); training images 200 (paper: all)" in about
+    done = bench("figure", "fig3")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no finished cell has the defense 'tgo+at'" in done.stderr
+    assert "bench run --preset fig3" in done.stderr
     for part in ("membrane", "landscape"):
         assert (tmp_path / f"fig4-{part}.png").read_bytes().startswith(b"\x89PNG")

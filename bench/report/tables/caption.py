@@ -1,7 +1,7 @@
 """What a filled table shows, and every condition that is not the paper's."""
 
 from bench.registry import DATASETS
-from bench.report.tables import layout
+from bench.report.tables.conditions import Paper, departures, warning
 from bench.report.tables.fill import Filled
 
 _ITERATES = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
@@ -22,9 +22,7 @@ def caption(filled: Filled) -> str:
         missing = "" if table.dataset in DATASETS else f": {table.published_dataset} is not among bench's datasets yet"
         return f"{title(filled)}. Nothing is measured{missing}."
     parts = [f"{title(filled)}. Percent, {_intervals(counts)}; {_ITERATES[filled.iterate]}."]
-    differs = differences(filled)
-    if differs:
-        parts.append(f"NOT the paper's conditions: {'; '.join(differs)}.")
+    parts += filter(None, [warning(differences(filled))])
     draws = sorted({value.draws for value in filled.places if value.draws > 1})
     if draws:
         shown = " or ".join(map(str, draws))
@@ -50,25 +48,8 @@ def _intervals(counts: list[int]) -> str:
 
 def differences(filled: Filled) -> list[str]:
     """Every condition under which the shown cells were measured that is not the paper's."""
-    used, table = filled.used, filled.table
+    table = filled.table
     models = [block.model for block in table.blocks]
-    checks = (
-        ("dataset", {filled.dataset}, table.dataset, table.published_dataset),
-        ("model", set(used["model"]) - set(models), None, " and ".join(block.architecture for block in table.blocks)),
-        ("test images", set(used["n"]), table.images, f"{table.images:,}"),
-        ("eps", set(used["eps_text"]), layout.EPS, layout.EPS),
-        ("T", set(used["T"]), layout.T, str(layout.T)),
-        ("decay", set(used["decay"]), layout.DECAY, str(layout.DECAY)),
-        ("learning rate", set(used["lr"].dropna()), layout.LR, str(layout.LR)),
-        ("epochs", set(used["epochs"].dropna().astype(int)), layout.EPOCHS, str(layout.EPOCHS)),
-        ("training images", {int(n) for n in used["train_size"].dropna() if n}, None, "all"),
-        ("training seeds for a value", set(seed_counts(filled)), layout.SEEDS, str(layout.SEEDS)),
-    )  # fmt: skip
-    found = []
-    for name, values, wanted, printed in checks:
-        if values and values != {wanted}:
-            shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(values))
-            found.append(f"{name} {shown} (paper: {printed})")
-    if used["epochs"].isna().any():
-        found.append("weights that were given, not trained here")
-    return found
+    architectures = " and ".join(block.architecture for block in table.blocks)
+    paper = Paper(table.dataset, table.published_dataset, models, architectures, table.images)
+    return departures(filled.used, paper, seed_counts(filled))
