@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.figures.subjects import Subject
 
 NAMES = ("fig1", "fig3", "fig3-eps", "fig3-lambda", "fig4", "fig4-membrane", "fig4-landscape", "fig5")
+_WIDEST = 16
 
 
 def figure(
@@ -70,6 +71,15 @@ def figure(
         raise BenchError(f"--grid must be odd and at least 3, got {grid}")
     if count is not None and count < 1:
         raise BenchError(f"-n must be at least 1, got {count}")
+    drawn = output is None or output.suffix != ".json"
+    if output is not None and drawn:
+        from bench.figures.style import check_ending
+
+        check_ending(output)
+    if name == "fig5" and drawn and count is not None and count > _WIDEST:
+        raise BenchError(
+            f"fig5 has room for {_WIDEST} images, got -n {count}; -o fig5.json has the numbers of any number"
+        )
     o.load_plugins(plugins)
     opened = o.open_existing_store(results, store)
     if opened is None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 _FORMATS = ("text", "md", "csv", "latex", "html", "json")
+_ENDINGS = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".json": "json"}
 
 
 def table(
@@ -31,7 +32,12 @@ def table(
     with_published: Annotated[
         bool, typer.Option("--with-published", help="With a table of the paper: its values and the difference.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", help="text, md, csv, latex, html or json.")] = "text",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="text, md, csv, latex, html or json; by the file's ending if not given, or text."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
@@ -50,9 +56,7 @@ def table(
 
       bench table table1 --dataset digits
     """
-    form = "json" if as_json else form
-    if form not in _FORMATS:
-        raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
+    form = _format("json" if as_json else form, output)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     if with_published and name is None:
@@ -79,6 +83,16 @@ def table(
 
         text = page(text, title)
     o.write_or_print(text, output)
+
+
+def _format(named: str | None, output: Path | None) -> str:
+    """The format that was named, or that the file's name ends in."""
+    if named is not None and named not in _FORMATS:
+        raise BenchError(f"unknown format '{named}'; choose from {', '.join(_FORMATS)}")
+    ending = _ENDINGS.get(output.suffix.lower()) if output else None
+    if named and ending and named != ending:
+        raise BenchError(f"'{output}' ends as {ending}, but --format says {named}; leave one of the two to the other")
+    return named or ending or "text"
 
 
 def _of_paper(

@@ -65,13 +65,22 @@ def write_figure(figure: Figure, path: Path) -> list[Path]:
     Raises:
         BenchError: another ending, or the file cannot be written.
     """
+    check_ending(path)
     suffix = path.suffix.lstrip(".")
-    if suffix and suffix not in FORMATS:
-        raise BenchError(f"'{path}' must end in .{', .'.join(FORMATS)}, or in nothing for all of them")
     paths = [path] if suffix else [path.with_name(f"{path.name}.{form}") for form in FORMATS]
     for each in paths:
         write_atomically(each, rendered(figure, each.suffix.lstrip(".")))
     return paths
+
+
+def check_ending(path: Path) -> None:
+    """Before anything is computed: whether a figure can be written under this name.
+
+    Raises:
+        BenchError: another ending.
+    """
+    if path.suffix and path.suffix.lstrip(".") not in FORMATS:
+        raise BenchError(f"'{path}' must end in .{', .'.join(FORMATS)}, or in nothing for all of them")
 
 
 def rendered(figure: Figure, form: str) -> bytes:

@@ -271,6 +271,9 @@ def test_from_the_command_line(bench: Run, results: Path, tiny_npz: Path, tmp_pa
         (["curve", "sigma"], "draws over eps or lambda, not over 'sigma'"),
         (["curve", "lambda"], "no stored network was trained with a membrane constraint"),
         (["figure", "fig9"], "unknown figure 'fig9'; choose from"),
+        (["figure", "fig4", "-o", "f.tiff"], "'f.tiff' must end in .png, .pdf, .svg"),
+        (["figure", "fig5", "-n", "500"], "fig5 has room for 16 images, got -n 500"),
+        (["figure", "fig3", "--seed", "1"], "it takes no --keys, --seed or -n"),
         (["figure", "fig4"], "no vanilla and tgo network under one attack is stored"),
     ):
         wrong = bench(*arguments)

@@ -345,6 +345,12 @@ def test_from_the_command_line(bench: Run, tiny_run: list[str], tmp_path: Path) 
     assert page.startswith("<!doctype html>")
     assert "NOT the paper&#x27;s conditions: dataset tiny" in page
     assert "epochs 1 (paper: 300)" in page
+    assert bench("table", "table1", "-o", "t.tex").returncode == 0
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    wrong = bench("table", "table1", "-o", "t.csv", "--format", "md")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "'t.csv' ends as csv, but --format says md" in wrong.stderr
+    assert not (tmp_path / "t.csv").exists()
     wrong = bench("table", "table1", "--dataset", "cifar10")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "no finished cell belongs in table1; stored are" in wrong.stderr
