@@ -15,7 +15,7 @@ baseline = typer.Typer(
 
 @baseline.command("save")
 def save(
-    file: Annotated[Path, typer.Argument(help="Where to write; compressed if it ends in .json.gz.")],
+    file: Annotated[Path, typer.Argument(help="Where to write: .json.gz, .json or .parquet.")],
     defense: o.Defenses = None,
     attack: o.Attacks = None,
     dataset: o.DatasetName = None,
@@ -31,7 +31,8 @@ def save(
 
       bench baseline save robustness.json.gz -d at -a pgd40
     """
-    from bench.exchange.bundle import collect_bundle, write_bundle
+    from bench.exchange.bundle import collect_bundle
+    from bench.exchange.files import write_results
     from bench.selection import chosen_cells
 
     opened = o.open_existing_store(results, store)
@@ -47,7 +48,7 @@ def save(
             "baseline; choose others with -d and -a"
         )
     bundle = collect_bundle(opened, rows)
-    write_bundle(file, bundle)
+    write_results(file, bundle)
     print(f"wrote {len(bundle.cells)} cell{'s' * (len(bundle.cells) != 1)} to {file}")
     suspect = sum(row.verdict == "suspect" for row in rows)
     if suspect:
@@ -59,12 +60,12 @@ def save(
 @baseline.command("show")
 def show(file: Annotated[Path, typer.Argument(help="What bench baseline save wrote.")]) -> None:
     """List what a baseline holds."""
-    from bench.exchange.bundle import read_bundle
+    from bench.exchange.files import read_results
     from bench.report.formats import write_sheet
     from bench.report.sheet import Piece, Sheet, rate_piece
     from bench.statistics import wilson
 
-    bundle = read_bundle(file)
+    bundle = read_results(file)
     rows = []
     for cell in bundle.cells:
         names = (cell.labels[name] for name in ("defense", "dataset", "model", "seed", "attack", "norm", "eps"))

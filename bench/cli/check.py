@@ -54,14 +54,14 @@ def check(
     if not 0 <= min_effect < 1:
         raise BenchError(f"--min-effect is a share of the images in [0, 1), got {min_effect:g}")
     from bench.checkpoint import write_atomically
-    from bench.exchange.bundle import read_bundle
+    from bench.exchange.files import read_results
 
     try:
         opened = o.open_existing_store(results, store)
         if opened is None:
             raise BenchError(o.no_store(results, store))
         found = run_check(
-            opened, read_bundle(baseline), level=level, min_effect=min_effect, iterate=iterate,
+            opened, read_results(baseline), level=level, min_effect=min_effect, iterate=iterate,
             new_weights=new_weights, allow_cached=allow_cached, strict=strict,
         )  # fmt: skip
     except BenchError as error:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.threat import format_eps
+from bench.audit.cell import judge_cell
 from bench.exchange.bundle import Bundle, Parcel
-from bench.gate.match import MATCHED, MISSING, Match, find_counterpart
+from bench.gate.match import MATCHED, MISSING, Match, find_counterparts, is_own
 from bench.outcome import Outcome
 from bench.statistics import Paired, compare_pairs, holm
 from bench.store import CellRow, Store
@@ -28,7 +29,7 @@ class Line:
         network, attack: what was compared; `clean` for accuracy without attack.
         key: of the baseline's cell.
         status: `OK`, or which of the exit codes this line alone would give.
-        says: `ok`, `better`, `worse` (significant or not, as the numbers say), or why there is no comparison.
+        says: `ok`, `better`, `regression`, `suspect` (under `strict`), or why there is no comparison.
         paired: now against the baseline; None where there was no comparison.
         p: Holm's adjusted p-value for "it fell", over all comparisons of the check.
         warning: something to look at that does not fail the check.
@@ -66,7 +67,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sets of outcomes of the same images, and what they are called."""
+    """Two sets of outcomes of the same images, and what they are called.
+
+    Attributes:
+        warning: something to look at.
+        suspect: the cell can be believed less than the baseline's could.
+    """
 
     network: str
     attack: str
@@ -75,6 +81,7 @@ class Pair:
     now: NDArray[np.float64]
     draws: tuple[int, int]
     warning: str = ""
+    suspect: bool = False
 
 
 def run_check(
@@ -109,8 +116,8 @@ def run_check(
     lines: list[Line] = []
     pairs: list[Pair] = []
     seen: set[tuple[object, ...]] = set()
-    for parcel in baseline.cells:
-        match = find_counterpart(parcel, baseline, done, hashes, new_weights=new_weights)
+    matches = find_counterparts(baseline, done, hashes, new_weights=new_weights)
+    for parcel, match in zip(baseline.cells, matches, strict=True):
         obstacle = _obstacle(parcel, match, rows, allow_cached)
         if obstacle is not None:
             lines.append(obstacle)
@@ -135,11 +142,22 @@ def judge(pairs: Sequence[Pair], level: float, min_effect: float, strict: bool =
     adjusted = holm([paired.p for paired in compared])
     lines = []
     for pair, paired, p in zip(pairs, compared, adjusted, strict=True):
-        fell = p < level and -paired.difference >= min_effect
-        status = REGRESSION if fell or (strict and pair.warning) else OK
+        fell = is_fall(p, paired.difference, level, min_effect)
+        status = REGRESSION if fell or (strict and pair.suspect) else OK
         says = "regression" if fell else "suspect" if status else "better" if paired.difference > 0 else "ok"
         lines.append(Line(pair.network, pair.attack, pair.key, status, says, paired, p, pair.warning))
     return lines
+
+
+def is_fall(p: float, difference: float, level: float, min_effect: float) -> bool:
+    """Whether a comparison is a regression: beyond chance, and large enough to matter.
+
+    Args:
+        p: adjusted, of "it fell".
+        difference: now - before, a share.
+        level, min_effect: see `run_check`.
+    """
+    return p < level and -difference >= min_effect
 
 
 def _pair(parcel: Parcel, row: CellRow, outcome: Outcome, iterate: str | None) -> Pair:
@@ -147,9 +165,16 @@ def _pair(parcel: Parcel, row: CellRow, outcome: Outcome, iterate: str | None) -
     network = _name(parcel)
     if iterate is None:
         return Pair(network, "clean", parcel.key, parcel.outcome.clean.mean(1), outcome.clean.mean(1), draws)
-    warning = f"now {row.verdict}, see bench show {row.key[:12]}" if row.verdict != "ok" else ""
+    warning, suspect = "", row.verdict != "ok"
+    if suspect:
+        suspect = _verdict(parcel) == "ok"
+        warning = f"{'now' if suspect else 'still'} {row.verdict}, see bench show {row.key[:12]}"
     before, now = (getattr(o, f"robust_{iterate}") for o in (parcel.outcome, outcome))
-    return Pair(network, _attack(parcel), parcel.key, before, now, draws, warning)
+    return Pair(network, _attack(parcel), parcel.key, before, now, draws, warning, suspect)
+
+
+def _verdict(parcel: Parcel) -> str:
+    return judge_cell(parcel.outcome, parcel.spec["model"]["num_classes"], gradients=parcel.backwards > 0).verdict
 
 
 def _name(parcel: Parcel) -> str:
@@ -173,9 +198,11 @@ def _obstacle(parcel: Parcel, match: Match, rows: Sequence[CellRow], allow_cache
     if match.kind != MATCHED:
         return replace(line, status=NOT_COMPARABLE)
     assert match.row is not None
+    if _verdict(parcel) == "invalid":
+        return replace(line, status=NOT_COMPARABLE, says="the baseline's own measurement is invalid; save another")
     if match.row.verdict == "invalid":
         return replace(line, says=f"the measurement is invalid, see bench show {match.row.key[:12]}")
-    if match.row.updated == parcel.updated and not allow_cached:
+    if is_own(match.row, parcel) and not allow_cached:
         says = "this is the baseline's own measurement, nothing was measured anew (--allow-cached accepts it)"
         return replace(line, says=says)
     return None
@@ -183,11 +210,14 @@ def _obstacle(parcel: Parcel, match: Match, rows: Sequence[CellRow], allow_cache
 
 def _sum_up(lines: Sequence[Line], level: float, min_effect: float) -> tuple[int, str]:
     compared = [line for line in lines if line.paired is not None]
-    fallen = [line for line in lines if line.status == REGRESSION]
+    fallen = [line for line in lines if line.says == "regression"]
+    doubtful = [line for line in lines if line.says == "suspect"]
     other = [line for line in lines if line.status == NOT_COMPARABLE]
     lacking = [line for line in lines if line.status == NOT_MEASURED]
     behind = "".join(
-        f"; {len(group)} {what}" for group, what in ((other, "not comparable"), (lacking, "not measured")) if group
+        f"; {len(group)} {what}"
+        for group, what in ((doubtful, "became suspect"), (other, "not comparable"), (lacking, "not measured"))
+        if group
     )
     if fallen:
         worst = min(fallen, key=lambda line: line.paired.difference if line.paired else 0.0)
@@ -196,6 +226,9 @@ def _sum_up(lines: Sequence[Line], level: float, min_effect: float) -> tuple[int
             f"Robustness fell: {len(fallen)} of {len(compared)} comparisons regressed, the most "
             f"{worst.network} under {worst.attack} by {points:.1f} points{behind}."
         )
+    if doubtful:
+        first = doubtful[0]
+        return REGRESSION, f"No fall, but {first.network} under {first.attack} can be believed less{behind}."
     if other:
         return NOT_COMPARABLE, f"Not comparable with the baseline: {other[0].says}; {len(other)} of {len(lines)} lines."
     if lacking:

@@ -1,7 +1,8 @@
-"""Which stored cell is the counterpart of a baseline's, and what keeps two from being compared."""
+"""Which stored cells are the counterparts of a baseline's, and what keeps two from being compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from bench.exchange.bundle import Bundle, Parcel
@@ -26,52 +27,89 @@ class Match:
     why: str = ""
 
 
-def find_counterpart(
-    parcel: Parcel, baseline: Bundle, rows: Sequence[CellRow], hashes: Mapping[str, str], *, new_weights: bool
-) -> Match:
-    """Look for the cell that repeats a baseline's.
+def find_counterparts(
+    baseline: Bundle, rows: Sequence[CellRow], hashes: Mapping[str, str], *, new_weights: bool
+) -> Iterator[Match]:
+    """Look for the cell that repeats each of a baseline's, in the baseline's order.
 
     It must agree in test images, attack, budget, scoring and architecture. The code version and the machine may
     differ, that is what a check is about; the weights only on demand.
 
     Args:
-        parcel: of the baseline.
-        baseline: all of it.
+        baseline: whose cells are looked for.
         rows: finished cells of the store, oldest first.
         hashes: weights key -> SHA-256 of the weights, of the store.
         new_weights: other weights are the point of the check: the same defense and seed then name the network, or
             nothing does where either side holds a single one.
     """
-    sha256 = baseline.weights[parcel.weights_key]["sha256"]
-    protocol = canonical_json(protocol_of(parcel.spec))
-    same = [row for row in rows if canonical_json(protocol_of(row.spec)) == protocol]
-    for row in reversed(same):
-        if hashes.get(row.weights_key) == sha256:
-            return Match(MATCHED, row)
-    names = {_network(cell.labels["defense"], cell.labels["seed"]) for cell in baseline.cells}
-    found = {_network(row.defense, row.seed) for row in same}
-    alike = [row for row in same if _network(row.defense, row.seed) == _network(*_labels(parcel))]
-    if not alike and len(names) == len(found) == 1:
-        alike = same
+    by_protocol: dict[str, list[CellRow]] = {}
+    for row in rows:
+        by_protocol.setdefault(canonical_json(protocol_of(row.spec)), []).append(row)
+    protocols = [canonical_json(protocol_of(parcel.spec)) for parcel in baseline.cells]
+    # A row that repeats one cell of the baseline is no failed attempt at another.
+    strays = [row for protocol, held in by_protocol.items() if protocol not in protocols for row in held]
+    names = {_network(*_labels(parcel)) for parcel in baseline.cells}
+    for parcel, protocol in zip(baseline.cells, protocols, strict=True):
+        sha256 = str(baseline.weights[parcel.weights_key]["sha256"])
+        yield _match(parcel, sha256, by_protocol.get(protocol, ()), strays, len(names) == 1, hashes, new_weights)
+
+
+def _match(
+    parcel: Parcel,
+    sha256: str,
+    same: Sequence[CellRow],
+    strays: Sequence[CellRow],
+    single: bool,
+    hashes: Mapping[str, str],
+    new_weights: bool,
+) -> Match:
+    own = [row for row in same if hashes.get(row.weights_key) == sha256]
+    if own and not new_weights:
+        return Match(MATCHED, own[-1])
+    # Where a baseline was saved from this store, its own rows are there beside those of the new network.
+    alike = _named_as(parcel, [row for row in same if not (row in own and is_own(row, parcel))], single)
     if alike and new_weights:
         if len({hashes.get(row.weights_key) for row in alike}) > 1:
-            return Match(OTHER, alike[-1], "several networks in the store match; name one with --defense or --seed")
+            why = "several networks in the store match; measure the one you mean into a folder of its own (--results)"
+            return Match(OTHER, alike[-1], why)
         return Match(MATCHED, alike[-1])
+    if own:
+        return Match(MATCHED, own[-1])
     if alike:
         now = hashes.get(alike[-1].weights_key, "?")
         return Match(
             OTHER, alike[-1],
             f"other weights ({sha256[:8]} -> {now[:8]}); to compare a new model with the old one: --new-weights",
         )  # fmt: skip
-    near = [row for row in rows if _resembles(row, parcel)]
+    near = [row for row in _named_as(parcel, strays, single) if row.attack == parcel.labels["attack"]]
     if near:
-        return Match(OTHER, near[-1], "other protocol: " + _difference(parcel.spec, near[-1].spec))
+        row = min(reversed(near), key=lambda row: len(_differing(parcel.spec, row.spec)))
+        what = "other protocol" if row.spec["test_hash"] == parcel.spec["test_hash"] else "other data"
+        return Match(OTHER, row, f"{what}: {_difference(parcel.spec, row.spec)}")
     return Match(MISSING, None, "no such cell is stored; run the baseline's attacks with bench run first")
+
+
+def is_own(row: CellRow, parcel: Parcel) -> bool:
+    """Whether a row is the baseline's own measurement and no repetition of it."""
+    return _instant(row.updated) == _instant(parcel.updated)
 
 
 def protocol_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's identity without its weights."""
     return {name: value for name, value in spec.items() if name != "weights"}
+
+
+def _instant(when: datetime) -> datetime:
+    # SQLite gives times back without their zone.
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _named_as(parcel: Parcel, rows: Sequence[CellRow], single: bool) -> Sequence[CellRow]:
+    """Rows of the network that has the cell's name, or of the only one there is, where the baseline has one as well."""
+    alike = [row for row in rows if _network(row.defense, row.seed) == _network(*_labels(parcel))]
+    if not alike and single and len({_network(row.defense, row.seed) for row in rows}) == 1:
+        return rows
+    return alike
 
 
 def _labels(parcel: Parcel) -> tuple[str, int]:
@@ -83,14 +121,12 @@ def _network(defense: str, seed: int) -> tuple[str, int]:
     return defense.partition(" (")[0], seed
 
 
-def _resembles(row: CellRow, parcel: Parcel) -> bool:
-    names = ("dataset", "attack", "norm", "eps")
-    alike = all(getattr(row, name) == parcel.labels[name] for name in names)
-    return alike and _network(row.defense, row.seed) == _network(*_labels(parcel))
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return _differences(protocol_of(old), protocol_of(new), "")
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    found = list(_differences(protocol_of(old), protocol_of(new), ""))
+    found = _differing(old, new)
     shown = [f"{name} {_short(a)} -> {_short(b)}" for name, a, b in found[:4]]
     return ", ".join(shown) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
 

@@ -36,7 +36,8 @@ def test_the_workflow_works_as_pasted(bench: Run, tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     steps = yaml.safe_load(workflow)["jobs"]["robustness"]["steps"]
     assert [step["uses"] for step in steps if "uses" in step]
-    commands = [step["run"] for step in steps if "run" in step and step["name"] != "Install"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands[0].startswith("pip install")
     assert commands[-1].startswith("bench check")
     train = ["run", "-d", "vanilla", "-a", "clean", "--epochs", "1", "--train-size", "200", "-n", "16"]
     assert bench(*train).returncode == 0
@@ -44,23 +45,37 @@ def test_the_workflow_works_as_pasted(bench: Run, tmp_path: Path) -> None:
     shutil.copy(checkpoint, tmp_path / "model.safetensors")
     once = re.search(r"## Once.*?```sh\n(.*?)```", guide, re.DOTALL)
     assert once
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "bench").symlink_to(ROOT)
+    python = shlex.quote(sys.executable)
     script = (
-        f'bench() {{ {shlex.quote(sys.executable)} -m bench "$@"; }}\nset -e\n'
-        f"{once[1]}\nrm -r results baseline-results\n" + "\n".join(commands)
+        f'bench() {{ {python} -m bench "$@"; }}\npip() {{ {python} -m pip "$@"; }}\nset -e\n'
+        f"{once[1]}\nrm -r results baseline-results\n"
+        f"{block(guide, 'command: wheel')}\n" + "\n".join(commands)
     )
-    summary = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    # The wheel goes into a folder of its own, without what it needs, which is here already.
+    pip = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": "installed"}
+    summary = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"), **pip}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment() | summary, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "summary.md").read_text().startswith("## Robustness: no regression")
     assert (tmp_path / "robustness.xml").exists()
+    assert (tmp_path / "installed" / "bench" / "gate" / "check.py").exists()
 
 
-@pytest.mark.parametrize(("guide", "module"), [("ci.md", "bench.gate"), ("statistics.md", "bench.statistics")])
-def test_simulated_figures_are_those_that_the_command_prints(guide: str, module: str) -> None:
-    table = (DOCS / guide).read_text().partition("<!-- simulated -->")[2].strip().partition("\n\n")[0]
-    command = [sys.executable, "-m", f"{module}.simulate"]
+@pytest.mark.parametrize(
+    ("guide", "marker", "module"),
+    [
+        ("ci.md", "exact", "bench.gate.power"),
+        ("ci.md", "simulated", "bench.gate.simulate"),
+        ("statistics.md", "simulated", "bench.statistics.simulate"),
+    ],
+)
+def test_figures_are_those_that_the_command_prints(guide: str, marker: str, module: str) -> None:
+    table = (DOCS / guide).read_text().partition(f"<!-- {marker} -->")[2].strip().partition("\n\n")[0]
+    command = [sys.executable, "-m", module]
     printed = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=True)
     assert printed.stdout.strip() == table.strip()
 

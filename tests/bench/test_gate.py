@@ -8,15 +8,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 from support import Run
 
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.files import write_results
 from bench.exchange.merge import merge_bundle
-from bench.gate.check import NOT_COMPARABLE, NOT_MEASURED, OK, REGRESSION, Check, Pair, judge, run_check
+from bench.gate.check import NOT_COMPARABLE, NOT_MEASURED, OK, REGRESSION, Check, Pair, _sum_up, judge, run_check
 from bench.gate.junit import junit_xml
+from bench.gate.power import chance_of_failing, largest_churn, largest_size
 from bench.gate.report import check_json, check_markdown, check_text
-from bench.gate.simulate import simulated
+from bench.gate.simulate import measurements, simulated, verdicts
 from bench.outcome import Outcome
 from bench.spec import canonical_json
 from bench.store import Store
@@ -138,6 +140,68 @@ def test_other_weights_are_compared_only_on_demand(full: Store) -> None:
     )
 
 
+def set_labels(name: str, value: Any, *path: str, spec: Any) -> Any:
+    def change(data: dict[str, Any]) -> None:
+        set_all(*path, value=spec)(data)
+        for cell in data["cells"]:
+            cell["labels"][name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (set_labels("dataset", "others", "test_hash", spec="0" * 64), "other data: "),
+        (set_labels("eps", "1/3", "attack", "eps", spec="1/3"), "other protocol: attack eps 1/3 -> "),
+    ],
+)
+def test_data_or_budget_by_another_name_are_not_comparable(full: Store, change: Any, named: str) -> None:
+    check = run_check(full, baseline(full, other=change))
+    assert check.status == NOT_COMPARABLE
+    assert named in check.headline
+
+
+def only(defense: str, seed: int = 0, attack: str = "pgd3") -> Any:
+    def change(data: dict[str, Any]) -> None:
+        wanted = {"defense": defense, "seed": seed, "attack": attack}
+        data["cells"] = [cell for cell in data["cells"] if wanted.items() <= cell["labels"].items()]
+
+    return change
+
+
+LATER = "2021-01-01T00:00:00+00:00"
+
+
+def test_new_weights_are_never_mistaken_for_the_old_ones(full: Store, tmp_path: Path) -> None:
+    """A store that is kept holds the old network, measured again, beside the new one that has fallen."""
+    old = baseline(full, a=only("vanilla"), b=stronger(0.2))
+    fallen = baseline(full, a=only("vanilla"), b=other_weights, c=lambda data: data["cells"][0].update(updated=LATER))
+    kept = Store(tmp_path / "kept.sqlite")
+    merge_bundle(kept, old, note={})
+    # The baseline's own row, and the new network: the new one is meant.
+    merge_bundle(kept, fallen, note={})
+    assert run_check(kept, old, new_weights=True).status == REGRESSION
+    # The old network measured again, and the new one: either could be meant.
+    earlier = bundle_json(old)
+    earlier["cells"][0]["updated"] = "2019-01-01T00:00:00+00:00"
+    check = run_check(kept, bundle_of_json(earlier, "x"), new_weights=True)
+    assert check.status == NOT_COMPARABLE
+    assert "--results" in check.headline
+    assert run_check(kept, bundle_of_json(earlier, "x")).status == OK
+
+
+def test_strict_fails_what_became_suspect_and_says_that_nothing_fell() -> None:
+    ones = np.ones(100)
+    for suspect, status in ((True, REGRESSION), (False, OK)):
+        pair = Pair("n", "a", "", ones, ones, (1, 1), "suspect", suspect)
+        assert judge([pair], 0.01, 0.01)[0].status == OK
+        lines = judge([pair], 0.01, 0.01, strict=True)
+        assert lines[0].status == status
+        if suspect:
+            assert _sum_up(lines, 0.01, 0.01)[1].startswith("No fall, but n under a can be believed less")
+
+
 def test_nothing_measured_is_never_a_pass(full: Store, tmp_path: Path) -> None:
     old = baseline(full)
     empty = Store(tmp_path / "empty.sqlite")
@@ -189,14 +253,53 @@ def test_reports_are_well_formed_whatever_the_names(full: Store) -> None:
         json.dumps(check_json(each))
 
 
+def test_a_fall_of_exactly_the_smallest_effect_counts_at_every_rate() -> None:
+    for standing in range(20, 1000, 7):
+        before, now = (np.arange(1000) < count for count in (standing, standing - 10))
+        pair = Pair("n", "a", "", before.astype(float), now.astype(float), (1, 1))
+        assert judge([pair], 0.01, 0.01)[0].status == REGRESSION, standing
+
+
+@pytest.mark.parametrize(("churn", "loss"), [(0.0, 0.2), (0.3, 0.0), (0.2, 0.15)])
+def test_the_exact_power_is_that_of_the_check_by_enumeration(churn: float, loss: float) -> None:
+    n, total = 24, 0.0
+    for lost in range(n + 1):
+        for gained in range(n + 1 - lost):
+            before = np.repeat([1.0, 0.0, 1.0], [lost, gained, n - lost - gained])
+            now = np.repeat([0.0, 1.0, 1.0], [lost, gained, n - lost - gained])
+            if judge([Pair("n", "a", "", before, now, (1, 1))], 0.05, 0.2)[0].status == REGRESSION:
+                chances = [churn / 2 + loss, churn / 2, 1 - churn - loss]
+                total += multinomial.pmf([lost, gained, n - lost - gained], n, chances)
+    assert chance_of_failing(n, churn, loss, 0.05, 0.2) == pytest.approx(total, abs=1e-12)
+
+
+def test_promised_power_and_size_are_exact() -> None:
+    """1% churn: a loss of 3 points in one of up to 21 comparisons is caught at least 95% of the time."""
+    assert largest_churn(21) == 0.01
+    assert largest_churn(1) == 0.027
+    assert 0.005 < largest_size() < 0.01
+
+
 @pytest.mark.parametrize("cells", [1, 6, 20])
-def test_size_and_power_by_simulation(cells: int) -> None:
-    """Noise alone fails at most 1% of the checks, a loss of 3 points on 1,000 images at least 95%."""
-    for churn in (0.0, 0.02):
-        noise = simulated(cells, churn, 0.0, repeats=150)
-        # Two of 150 may fail by chance where the true share is 1%.
-        assert noise.failed <= 2 / 150
-        assert simulated(cells, churn, 0.03, repeats=100).failed >= 0.95
+def test_size_and_power_of_whole_checks_by_simulation(cells: int) -> None:
+    """Noise alone fails at most 1% of the checks, a loss of 3 points in all cells at least 95%."""
+    for churn in (0.01, 0.02, 0.05):
+        # Three standard errors of the simulation.
+        assert simulated(cells, churn, 0.0, repeats=2000, seed=1).failed <= 0.01 + 3 * (0.01 * 0.99 / 2000) ** 0.5
+    assert simulated(cells, 0.02, 0.03, repeats=1000, seed=1).failed >= 0.95
+
+
+def test_simulated_checks_are_judged_as_real_ones() -> None:
+    before, now = measurements(np.random.default_rng(3), 3, 0.05, 0.015, 40)
+    expected = [
+        any(line.status == REGRESSION for line in judge(
+            [Pair("n", "a", "", b.astype(float), w.astype(float), (1, 1)) for b, w in zip(*check, strict=True)],
+            0.01, 0.01,
+        ))
+        for check in zip(before, now, strict=True)
+    ]  # fmt: skip
+    assert verdicts(before, now).tolist() == expected
+    assert 0 < sum(expected) < 40
 
 
 def test_exit_codes_and_files_from_the_command_line(bench: Run, results: Path, full: Store, tmp_path: Path) -> None:
@@ -207,11 +310,17 @@ def test_exit_codes_and_files_from_the_command_line(bench: Run, results: Path, f
     write_results(tmp_path / "same.json", baseline(full))
     write_results(tmp_path / "fell.json", baseline(full, fell=stronger(0.2)))
     (tmp_path / "broken.json").write_text("{")
-    for file, status in (("same", OK), ("fell", REGRESSION), ("broken", NOT_MEASURED)):
+    write_results(tmp_path / "other.json", baseline(full, other=set_all("test_hash", value="0" * 64)))
+    for file, status in (
+        ("same", OK), ("fell", REGRESSION), ("other", NOT_COMPARABLE), ("broken", NOT_MEASURED)
+    ):  # fmt: skip
         done = bench("check", "--baseline", f"{file}.json", "--junit", f"{file}.xml", "--markdown", f"{file}.md")
         assert done.returncode == status, (file, done.stderr)
     assert (tmp_path / "fell.md").read_text().startswith("## Robustness: regression")
     assert b"<failure" in (tmp_path / "fell.xml").read_bytes()
+    # Any file of results will do.
+    write_results(tmp_path / "same.parquet", baseline(full))
+    assert bench("check", "--baseline", "same.parquet").returncode == OK
     assert bench("check", "--baseline", "same.json", "--store", "absent.sqlite").returncode == NOT_MEASURED
     wrong = bench("check", "--baseline", "same.json", "--level", "7")
     assert wrong.returncode == 2
