@@ -79,3 +79,7 @@ def test_the_numbers_travel_with_the_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     packed = zipfile.ZipFile(wheel).read("bench/report/published/published.csv")
     assert packed == (ROOT / "bench" / "report" / "published" / "published.csv").read_bytes()
+
+
+def test_shares_are_written_as_short_as_they_were_printed() -> None:
+    assert max(len(str(value)) for value in published()["value"].dropna()) <= 8

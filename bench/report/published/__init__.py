@@ -46,7 +46,7 @@ def printed(table: str, architecture: str, strategy: str, method: str, attack: s
 def _frame() -> pd.DataFrame:
     with (files(__package__) / "published.csv").open("rb") as file:
         frame = pd.read_csv(file, dtype=str, keep_default_na=False)
-    frame["value"] = pd.to_numeric(frame["value_percent"], errors="coerce") / 100
+    frame["value"] = (pd.to_numeric(frame["value_percent"], errors="coerce") / 100).round(6)
     return frame
 
 
