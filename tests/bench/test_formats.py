@@ -119,7 +119,7 @@ def test_latex_compiles_with_any_letter_and_any_control_character(tmp_path: Path
 
 def test_latex_sets_the_best_in_bold_and_a_missing_value_as_a_dash() -> None:
     text = latex.write(Sheet(("a", "b", "c"), ((Piece("x"), Piece("50.0", "[1, 2]", bold=True), Piece(MISSING)),)))
-    assert r"x & \textbf{50.0} {\scriptsize [1, 2]} & -- \\" in text
+    assert r"x & \textbf{50.0} {\scriptsize [1, 2]} & - \\" in text
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 1
 

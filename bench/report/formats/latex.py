@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from bench.report.sheet import MISSING, Piece, Sheet
+from bench.report.sheet import Piece, Sheet
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -72,8 +72,6 @@ def _plain(letter: str) -> str:
 
 
 def _first(piece: Piece, stacked: bool) -> str:
-    if piece.text == MISSING and not piece.small:
-        return "--" if not piece.mark else "--" + escape(piece.mark)
     text = escape(piece.text)
     text = f"\\textbf{{{text}}}" if piece.bold else text
     return text + (f" {_small(piece.small)}" if piece.small and not stacked else "") + escape(piece.mark)
