@@ -120,7 +120,7 @@ def add(
     """Take up a submission, after attacking a random sample of its images again.
 
     Weights must be those that the cells name, outcomes must come out again; else nothing is stored and the exit
-    status is 1. Audits in the file are not believed: run bench audit.
+    status is 1. Audits in the file are not believed.
     """
     import hashlib
     import secrets

@@ -1,5 +1,6 @@
 """Leaderboards as tables and as data."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -50,7 +51,7 @@ def board_sheet(board: Board) -> Sheet:
         caption=f"{board_title(board)}. Robust accuracy in percent, per image the worst case over all attacks (any "
         "iterate), with 95% interval: Wilson's for one training seed, Student's over several. Above next: whether it "
         f"is really more robust than the entry below (exact paired, or Welch over seeds; Holm, level {LEVEL:g}).",
-        notes=tuple(notes), label=f"leaderboard-{board.division}",
+        notes=tuple(notes), label=f"leaderboard-{re.sub(r'[^A-Za-z0-9]+', '-', board_title(board))}",
     )  # fmt: skip
 
 

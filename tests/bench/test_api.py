@@ -244,6 +244,20 @@ def test_names_and_budgets_may_be_given_as_they_come_to_mind(measured: Path) -> 
     assert not (measured / "absent.sqlite").exists()
 
 
+def test_a_store_that_cannot_be_written_can_be_read(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite writes beside a database to read it; a mounted archive does not let it."""
+    import bench.api as module
+
+    whole, before = bench.load_results(measured), sorted(measured.iterdir())
+    opened = []
+    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(module, "Store", lambda target: opened.append(target) or Store(target))
+    assert bench.load_results(measured).equals(whole)
+    assert opened != [str(measured / "bench.sqlite")]
+    assert not Path(opened[0]).exists()
+    assert sorted(measured.iterdir()) == before
+
+
 def test_a_frame_without_a_store_says_what_it_can(full: Store) -> None:
     rows = full.cells()
     bare, whole = cells_frame(None, rows), cells_frame(full, rows)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,11 @@ def test_every_format_holds_every_entry(full: Store) -> None:
         text = write_boards(found, form)
         for entry in found[0].entries:
             assert f"{100 * entry.worst.value:.1f}" in text
+
+
+def test_no_two_boards_of_a_paper_have_one_label(full: Store) -> None:
+    labels = re.findall(r"\\label\{([^}]*)\}", write_boards(boards(full, full.cells()), "latex"))
+    assert len(labels) == len(set(labels)) == 4
 
 
 def test_the_repeat_command_measures_these_very_cells(bench: Run, results: Path, full: Store, tiny_npz: Path) -> None:
