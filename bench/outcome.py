@@ -82,6 +82,10 @@ class Outcome:
         best = self.clean & self.best
         return np.where((best.sum(1) < last.sum(1))[:, None], best, last)
 
+    def part(self, start: int, n: int) -> "Outcome":
+        """Those of n images from `start` on."""
+        return Outcome(*(getattr(self, name)[start : start + n] for name in self.__dataclass_fields__))
+
     def agrees_with(self, other: "Outcome") -> bool:
         """Whether the decisions are the same; margins may differ by what another machine's rounding does."""
         decisions = ("clean", "last", "best")

@@ -3,11 +3,14 @@
 import base64
 import gzip
 import hashlib
+import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,17 @@ from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, network_of
 from bench.errors import BenchError
 from bench.outcome import Outcome
+from bench.respec import cell_from_json, model_from_json, train_from_json
 from bench.spec import canonical_json
 from bench.store import CellRow, Store
 
 FORMAT, VERSION = "snn-bench results", 1
+
+LARGEST = 2**30
+"""Bytes that a file may hold once unpacked: some hundred thousand cells. A small file can claim to hold far more."""
+
+_LARGEST_COUNT = 2**53
+_MOST_DECISIONS = 2**27
 
 
 @dataclass(frozen=True)
@@ -150,12 +160,20 @@ def read_bundle(path: Path) -> Bundle:
     """
     try:
         data = path.read_bytes()
-        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        text = _unzipped(data, path) if data[:2] == b"\x1f\x8b" else data
         return bundle_of_json(json.loads(text), str(path))
     except OSError as error:
         raise BenchError(f"cannot read '{path}': {error.strerror or error}") from error
-    except (EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (EOFError, zlib.error, ValueError, RecursionError) as error:
         raise BenchError(f"'{path}' is not a file of results ({error}); write one with: bench export FILE") from error
+
+
+def _unzipped(data: bytes, path: Path) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise BenchError(f"'{path}' unpacks to over {LARGEST >> 20:,} MiB, which no file of results does")
+    return text
 
 
 def bundle_of_json(data: Any, source: str) -> Bundle:
@@ -165,7 +183,9 @@ def bundle_of_json(data: Any, source: str) -> Bundle:
     if data.get("version") != VERSION:
         raise BenchError(f"'{source}' was written by a newer release (format {data.get('version')}); upgrade bench")
     try:
-        weights = {str(key): dict(value) for key, value in data["weights"].items()}
+        # What no JSON file and no database can hold: numbers without a value, halves of letters.
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        weights = {str(key): _checked_weights(value) for key, value in data["weights"].items()}
         cells = tuple(_parcel(cell) for cell in data["cells"])
         for cell in cells:
             if cell.weights_key not in weights:
@@ -173,8 +193,8 @@ def bundle_of_json(data: Any, source: str) -> Bundle:
         _check_unique(cells)
         audits = {str(key): _checked_audit(value) for key, value in (data.get("audits") or {}).items()}
         return Bundle(cells, weights, dict(data.get("about") or {}), audits)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, BenchError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise BenchError(f"'{source}' is damaged: {what}") from error
 
 
@@ -185,14 +205,58 @@ def _parcel(data: Mapping[str, Any]) -> Parcel:
     key, spec = str(data["key"]), data["spec"]
     if hashlib.sha256(canonical_json(spec).encode()).hexdigest() != key:
         raise ValueError(f"the content of cell {key[:12]} is not what its key says")
-    outcome = Outcome.unpack(base64.b64decode(data["outcome"], validate=True))
-    if outcome.n != spec["n"] or outcome.clean.shape[1] != spec["draws"]:
-        raise ValueError(f"cell {key[:12]} holds {outcome.n} images instead of {spec['n']}")
     labels = {name: data["labels"][name] for name in _LABELS}
-    return Parcel(
-        key, labels, spec, outcome, int(data["forwards"]), int(data["backwards"]), float(data["seconds"]),
-        dict(data["provenance"]), datetime.fromisoformat(data["updated"]),
+    if not all(isinstance(labels[name], int if name == "seed" else str) for name in _LABELS):
+        raise ValueError(f"the labels of cell {key[:12]} are not text and a number")
+    # Whoever reads the store takes a spec for what it should be.
+    cell = cell_from_json(
+        spec, dataset=labels["dataset"], defense_name=labels["defense"], seed=_count(labels["seed"]),
+        attack_name=labels["attack"],
     )  # fmt: skip
+    if not (0 < _count(cell.n) * _count(cell.draws) <= _MOST_DECISIONS and _count(cell.model.num_classes)):
+        raise ValueError(f"cell {key[:12]} is of {cell.n} images and {cell.draws} draws")
+    outcome = Outcome.unpack(_bounded(base64.b64decode(data["outcome"], validate=True), cell.n, cell.draws))
+    if outcome.n != cell.n or outcome.clean.shape[1] != cell.draws:
+        raise ValueError(f"cell {key[:12]} holds {outcome.n} images instead of {cell.n}")
+    provenance = dict(data["provenance"])
+    if isinstance(provenance.get("started"), str):
+        datetime.fromisoformat(provenance["started"])
+    return Parcel(
+        key, labels, spec, outcome, _count(data["forwards"]), _count(data["backwards"]), float(data["seconds"]),
+        provenance, datetime.fromisoformat(data["updated"]),
+    )  # fmt: skip
+
+
+def _bounded(packed: bytes, n: int, draws: int) -> bytes:
+    """The same bytes, once it is sure that they do not unpack to more than a cell's outcome."""
+    most = 3 * -(-n * draws // 8) + 9 * n
+    try:
+        if len(zlib.decompressobj().decompress(packed[12:], most + 1)) > most:
+            raise ValueError(f"an outcome holds more than {n} images")
+    except zlib.error as error:
+        raise ValueError(f"not a packed outcome: {error}") from error
+    return packed
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST_COUNT:
+        raise ValueError(f"'{str(value)[:20]}' is no count")
+    return value
+
+
+def _checked_weights(data: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {name: data[name] for name in ("sha256", "spec", "log", "seconds")}
+    if not re.fullmatch("[0-9a-f]{64}", str(weights["sha256"])):
+        raise ValueError(f"'{str(weights['sha256'])[:20]}' is no SHA-256")
+    if not isinstance(weights["spec"], dict) or not isinstance(weights["log"], list):
+        raise ValueError("the record of some weights is no record")
+    if weights["seconds"] is not None:
+        weights["seconds"] = float(weights["seconds"])
+    if "recipe" in weights["spec"]:
+        train_from_json(weights["spec"], dataset="", defense_name="", log_eps=Fraction(0))
+    elif "model" in weights["spec"]:
+        model_from_json(weights["spec"]["model"])
+    return weights
 
 
 def _checked_audit(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,13 @@ def write_results(path: Path, bundle: Bundle) -> None:
 
 
 def read_results(path: Path) -> Bundle:
-    """Read what `write_results` wrote; raises as it does, and where the file is damaged."""
-    _check(path)
-    return (read_parquet if path.suffix == ".parquet" else read_bundle)(path)
+    """Read what `write_results` wrote, whatever it is called now; raises where it is missing or damaged."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise BenchError(f"cannot read '{path}': {error.strerror or error}") from error
+    return (read_parquet if begins == b"PAR1" else read_bundle)(path)
 
 
 def _check(path: Path) -> None:

@@ -55,7 +55,10 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
     added, known, twins = [], [], dict[str, str]()
     runs: dict[str, int] = {}
     with store.writing() as session:
-        renamed = {key: _place_of(session, key, str(weights["sha256"])) for key, weights in bundle.weights.items()}
+        renamed = {
+            key: _place_of(session, key, str(weights["sha256"]), weights["spec"])
+            for key, weights in bundle.weights.items()
+        }
         for parcel in bundle.cells:
             weights = renamed[parcel.weights_key]
             spec = dict(parcel.spec) | {"weights": weights}
@@ -95,7 +98,12 @@ def _note_run(session: Session, note: Mapping[str, Any]) -> int:
     return run.id
 
 
-def _place_of(session: Session, key: str, sha256: str) -> str:
+def _place_of(session: Session, key: str, sha256: str, spec: Mapping[str, Any]) -> str:
+    if key.startswith(TWIN):
+        # A twin elsewhere may be the network that is at home here, under the recipe's own key.
+        for known in session.query(Weights).filter_by(sha256=sha256):
+            if canonical_json(known.spec) == canonical_json(spec):
+                return known.key
     held = session.get(Weights, key)
     return key if held is None or held.sha256 == sha256 else TWIN + sha256
 

@@ -2,12 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.checkpoint import write_atomically
 from bench.errors import BenchError
-from bench.exchange.bundle import FORMAT, Bundle, bundle_json, bundle_of_json
+from bench.exchange.bundle import FORMAT, LARGEST, Bundle, bundle_json, bundle_of_json
 
 _JSON = ("spec", "provenance")
 
@@ -39,14 +40,26 @@ def read_parquet(path: Path) -> Bundle:
     """
     arrow, parquet = _pyarrow()
     try:
-        table = parquet.read_table(path)
-        about = json.loads((table.schema.metadata or {})[FORMAT.encode()])
-        cells = [_cell(row) for row in table.to_pylist()]
+        with parquet.ParquetFile(path) as file:
+            about = json.loads((file.schema_arrow.metadata or {})[FORMAT.encode()])
+            cells = [_cell(row) for row in _rows(file, path)]
     except OSError as error:
         raise BenchError(f"cannot read '{path}': {error.strerror or 'it is not a readable Parquet file'}") from error
     except (arrow.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise BenchError(f"'{path}' is not a Parquet file of results; write one with: bench export FILE") from error
     return bundle_of_json({**about, "cells": cells}, str(path))
+
+
+def _rows(file: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """Rows one by one: a column of one large value, many times over, is small in a file and enormous outside."""
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    batches = file.iter_batches(batch_size=16) if size <= LARGEST else iter(())
+    read = 0
+    while size <= LARGEST and read <= LARGEST and (batch := next(batches, None)) is not None:
+        read += batch.nbytes
+        yield from batch.to_pylist()
+    if max(size, read) > LARGEST:
+        raise BenchError(f"'{path}' unpacks to over {LARGEST >> 20:,} MiB, which no file of results does")
 
 
 def _cell(row: dict[str, Any]) -> dict[str, Any]:

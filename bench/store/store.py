@@ -168,8 +168,11 @@ class Store:
             for cell, outcome in outcomes.items():
                 key, packed = key_of(cell), outcome.pack()
                 held = session.get(Chunk, (key, start))
-                if held is not None:
-                    before = Outcome.unpack(held.outcome)
+                known = session.get(Cell, key)
+                # An import may have finished the cell meanwhile; its one chunk is all of the cell.
+                whole = self._outcome(session, key) if known is not None and known.status == DONE else None
+                before = whole.part(start, outcome.n) if whole else Outcome.unpack(held.outcome) if held else None
+                if before is not None:
                     if not before.agrees_with(outcome):
                         raise ConflictingResultError(_conflict(key, start, before, outcome))
                     continue

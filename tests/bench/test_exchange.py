@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_b
 from bench.exchange.files import read_results, write_results
 from bench.exchange.merge import TWIN, merge_bundle
 from bench.outcome import Outcome
+from bench.respec import cell_from_json
+from bench.spec import canonical_json
 from bench.store import Store
 
 SUFFIXES = (".json", ".json.gz", ".parquet")
@@ -117,6 +120,47 @@ def test_an_unfinished_cell_is_completed_by_the_finished_one(full: Store, tmp_pa
     assert state(other) == state(full)
 
 
+def test_an_import_into_a_cell_that_is_being_measured_leaves_it_whole(full: Store, tmp_path: Path) -> None:
+    """A run has stored its first images when the import finishes the cell; then the run stores the next."""
+    row = full.cells()[0]
+    whole = full.outcome(row.key)
+    assert whole is not None
+    cell = cell_from_json(
+        row.spec, dataset=row.dataset, defense_name=row.defense, seed=row.seed, attack_name=row.attack
+    )  # fmt: skip
+    other, weights = Store(tmp_path / "other.sqlite"), full.weights(row.weights_key)
+    assert weights is not None
+    run = other.begin_run({})
+    other.record_weights(row.weights_key, weights["sha256"], weights["spec"], [], None, run)
+    assert not other.begin_cell(cell, run)
+    other.add_chunks(0, {cell: whole.part(0, 64)}, 1, 1, 1.0)
+    merge_bundle(other, collect_bundle(full, [row]), note={})
+    other.add_chunks(64, {cell: whole.part(64, 64)}, 1, 1, 1.0)
+    other.add_chunks(128, {cell: whole.part(128, 32)}, 1, 1, 1.0)
+    assert other.finish_cell(cell).summary == row.summary
+    held = other.outcome(row.key)
+    assert held is not None
+    assert held.pack() == whole.pack()
+    with pytest.raises(ConflictingResultError, match="nothing was overwritten"):
+        other.add_chunks(64, {cell: whole.part(0, 64)}, 1, 1, 1.0)
+
+
+def test_a_network_that_comes_home_as_another_s_twin_is_no_second_one(full: Store, tmp_path: Path) -> None:
+    """Ours goes to a store that holds the recipe with other bits, and from there, as a twin, back to us."""
+    ours = bundle(full)
+    data = bundle_json(ours)
+    for key in data["weights"]:
+        data["weights"][key]["sha256"] = hashlib.sha256(key.encode()).hexdigest()
+    theirs = Store(tmp_path / "theirs.sqlite")
+    merge_bundle(theirs, bundle_of_json(data, "theirs"), note={})
+    merge_bundle(theirs, ours, note={})
+    here = Store(tmp_path / "here.sqlite")
+    merge_bundle(here, ours, note={})
+    merged = merge_bundle(here, bundle(theirs), note={})
+    assert len(merged.known) == len(ours.cells)
+    assert len(here.cells()) == 2 * len(ours.cells)
+
+
 def damaged(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     cell = data["cells"][0]
     if kind == "key":
@@ -139,6 +183,28 @@ def damaged(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         data["format"] = "another program's"
     elif kind == "missing":
         del cell["labels"]
+    elif kind == "nan":
+        cell["seconds"] = float("nan")
+    elif kind == "huge":
+        cell["forwards"] = 10**30
+    elif kind == "letters":
+        cell["labels"]["attack"] = "\ud800"
+    elif kind == "label":
+        cell["labels"]["seed"] = "none"
+    elif kind == "sha":
+        data["weights"][cell["spec"]["weights"]]["sha256"] = "?"
+    elif kind == "recipe":
+        data["weights"][cell["spec"]["weights"]]["spec"]["recipe"] = True
+    elif kind in ("fraction", "neuron", "bomb"):
+        if kind == "fraction":
+            cell["spec"]["attack"]["eps"] = "1/0"
+        elif kind == "neuron":
+            cell["spec"]["model"]["neuron"] = []
+        else:
+            body = zlib.compress(bytes(50_000_000))
+            header = np.array([1, cell["spec"]["n"], cell["spec"]["draws"]], "<u4").tobytes()
+            cell["outcome"] = base64.b64encode(header + body).decode()
+        cell["key"] = hashlib.sha256(canonical_json(cell["spec"]).encode()).hexdigest()
     return data
 
 
@@ -154,6 +220,15 @@ def damaged(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         ("newer", "newer release"),
         ("foreign", "is not a file of results"),
         ("missing", "it lacks 'labels'"),
+        ("nan", "Out of range float values"),
+        ("huge", "is no count"),
+        ("letters", "surrogates not allowed"),
+        ("label", "labels of cell"),
+        ("sha", "is no SHA-256"),
+        ("recipe", "is damaged"),
+        ("fraction", "is damaged"),
+        ("neuron", "is damaged"),
+        ("bomb", "holds more than 160 images"),
     ],
 )
 def test_a_file_that_lies_is_refused_in_a_line(
@@ -175,7 +250,25 @@ def test_half_a_file_is_refused(full: Store, tmp_path: Path, suffix: str) -> Non
     with pytest.raises(BenchError, match="cannot read"):
         read_results(tmp_path / f"absent{suffix}")
     with pytest.raises(BenchError, match="must end in"):
-        read_results(tmp_path / "x.txt")
+        write_results(tmp_path / "x.txt", bundle(full))
+
+
+@pytest.mark.parametrize("suffix", [".json.gz", ".parquet"])
+def test_a_small_file_that_unpacks_to_an_enormous_one_is_refused(
+    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = written(tmp_path / f"x{suffix}", bundle(full))
+    for module in ("bundle", "parquet"):
+        monkeypatch.setattr(f"bench.exchange.{module}.LARGEST", 20_000)
+    with pytest.raises(BenchError, match="unpacks to over"):
+        read_results(path)
+
+
+def test_a_nest_of_brackets_and_an_endless_number_are_refused(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, '{"format": ' + "9" * 10_000 + "}"):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(BenchError, match="is not a file of results"):
+            read_results(tmp_path / "x.json")
 
 
 def test_from_the_command_line(bench: Run, results: Path, tmp_path: Path) -> None:
