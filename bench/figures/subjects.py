@@ -15,7 +15,9 @@ from bench.errors import BenchError
 from bench.evidence.attacked import attacked_images
 from bench.evidence.probe import Probe
 from bench.evidence.stored import stored_cell, stored_images, stored_network
+from bench.frames import cells_frame
 from bench.report.tables import layout
+from bench.report.tables.choose import training
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.resolve import parse_gradient, threat_of
 from bench.spec import CellSpec
@@ -54,27 +56,33 @@ class Subject:
         return attacked_images(self.model, self.x, self.y, self.cell)
 
 
-def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str] = ()) -> list[CellRow]:
+def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str], store: Store) -> list[CellRow]:
     """The cells of a figure: those named, or the paper's pair of a vanilla and a TGO network.
 
-    The pair is of one dataset, model, attack, budget and seed: of those that have both, an attack named RFGSM as in the
-    paper, then the newest.
+    The pair is of one dataset, model, way to train, attack, budget and seed: of those that have both, an attack named
+    RFGSM as in the paper, then the newest.
+
+    Args:
+        rows: to choose from, or those named.
+        keys: what was named; nothing if it is to be chosen.
+        store: knows how networks were trained.
 
     Raises:
         BenchError: no pair is stored.
     """
     if keys:
         return list(rows)
+    trained = {cell.key: training(cell) for cell in cells_frame(store, rows).itertuples()}
     groups: dict[tuple[object, ...], dict[str, CellRow]] = {}
     for row in rows:
         if row.summary is not None and row.verdict != "invalid" and row.spec["attack"]["family"] != "clean":
-            place = (row.dataset, row.model, row.attack, row.norm, row.eps, row.seed)
+            place = (row.dataset, row.model, row.attack, row.norm, row.eps, row.seed, trained[row.key])
             groups.setdefault(place, {})[row.defense] = row
     pairs = {place: group for place, group in groups.items() if all(name in group for name in _PAPER)}
     if not pairs:
         raise BenchError(
-            "no vanilla and tgo network under one attack is stored: bench run -d vanilla,tgo -a rfgsm, or name cells "
-            "with --keys"
+            "no vanilla and tgo network, trained alike and under one attack, is stored: "
+            "bench run -d vanilla,tgo -a rfgsm, or name cells with --keys"
         )
     best = max(pairs, key=lambda place: (place[2] == "rfgsm", min(pairs[place][name].updated for name in _PAPER)))
     return [pairs[best][name] for name in _PAPER]
