@@ -16,9 +16,9 @@ from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
 from bench.leaderboard.repeat import command_of
 from bench.plan import without_eot
 from bench.report.doubt import reasons
-from bench.spec import canonical_json
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store
+from bench.ways import way_of
 from bench.worst import passes_of
 
 UNAUDITED = "unaudited"
@@ -78,9 +78,9 @@ Networks = Mapping[str, Sequence[CellRow]]
 def _ways(
     cells: Iterable[CellRow], trained: Mapping[str, Mapping[str, Any]], origins: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, list[CellRow]]]:
-    """Networks by the way they were trained: everything but the seed; given weights are a way of their own.
+    """Networks by the way they were trained.
 
-    A submission is one too, since how its weights were trained is the submitter's word: they must not move the mean
+    A submission is a way of its own, since how its weights were trained is the submitter's word: they must not move the mean
     of anybody else's seeds. Whoever measured a network first has brought it, whoever attacks it further.
     """
     brought: dict[str, tuple[str, str]] = {}
@@ -90,11 +90,7 @@ def _ways(
         brought[row.weights_key] = min(brought.get(row.weights_key, by), by)
     ways: dict[str, dict[str, list[CellRow]]] = {}
     for row in cells:
-        spec = dict(trained.get(row.weights_key, {}).get("spec") or {})
-        spec.pop("seed", None)
-        given = row.weights_key if row.weights_key.startswith("file:") else ""
-        parts = [row.spec["model"], spec, given, *filter(None, [brought[row.weights_key][1]])]
-        way = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        way = hashlib.sha256((way_of(row, trained) + brought[row.weights_key][1]).encode()).hexdigest()
         ways.setdefault(way, {}).setdefault(row.weights_key, []).append(row)
     return ways
 
