@@ -80,8 +80,8 @@ def _ways(
 ) -> dict[str, dict[str, list[CellRow]]]:
     """Networks by the way they were trained.
 
-    A submission is a way of its own, since how its weights were trained is the submitter's word: they must not move the mean
-    of anybody else's seeds. Whoever measured a network first has brought it, whoever attacks it further.
+    A submission is a way of its own, since how its weights were trained is the submitter's word: they must not move
+    the mean of anybody else's seeds. Whoever measured a network first has brought it, whoever attacks it further.
     """
     brought: dict[str, tuple[str, str]] = {}
     for row in cells:
