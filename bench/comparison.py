@@ -1,9 +1,10 @@
 """Is one network more robust than another, or is the difference chance?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from attacks.threat import format_eps
 from bench.errors import BenchError
 from bench.plan import without_eot
+from bench.sides import Cells, Key, Network, Side, sides
 from bench.statistics import Paired, compare_pairs, holm, welch
 from bench.store import CellRow, Store
+from bench.worst import worst_of
 
 WORST = "worst case"
 """The name of the comparison per image over all attacks that both networks met."""
@@ -23,10 +26,11 @@ class SeedContrast:
     """What the training seeds say of a difference between two recipes.
 
     Attributes:
-        first, second: rate of each seed.
+        first, second: rate of each network.
         difference: of their means.
         low, high: Welch's t-interval.
         p: two-sided.
+        p_holm: the same, adjusted over all comparisons made together.
     """
 
     first: tuple[float, ...]
@@ -35,6 +39,7 @@ class SeedContrast:
     low: float
     high: float
     p: float
+    p_holm: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Contrast:
         first, second: what they are called.
         level, iterate: of the tests.
         comparisons: by attack; the worst case last where there are several attacks.
+        notes: what was stored under these names and is not compared.
     """
 
     first: str
@@ -71,6 +77,16 @@ class Contrast:
     level: float
     iterate: str
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+
+
+class _Pair(NamedTuple):
+    """The cells of both sides under one attack."""
+
+    name: str
+    key: Key
+    first: Cells
+    second: Cells
 
 
 def compare(
@@ -78,146 +94,131 @@ def compare(
 ) -> Contrast:
     """Compare two sets of cells: of the same attacks, on the same images.
 
-    For each attack an exact McNemar test (a sign-flip test where a network is noisy) on the images of the lowest
-    training seed that both have, Holm over all of them, and where both have several seeds a Welch t-test over the
-    seeds, which speaks of the recipes and not only of two trained networks.
+    For each attack, and for the worst case per image over all of them, an exact McNemar test (a sign-flip test where a
+    network is noisy) on the images of the lowest training seed that both have, Holm over all of them; and where both
+    have several seeds a Welch t-test over the seeds, which speaks of the recipes and not only of two trained networks,
+    Holm over these.
 
     Args:
         store: where the outcomes are.
-        first, second: finished cells of one defense each, any seeds and attacks.
-        level: of the family of tests.
+        first, second: finished cells of one defense each, any seeds and attacks. Of several ways in which one was
+            trained those are compared that differ least between the two (`sides`).
+        level: of each family of tests.
         iterate: `last` or `any`.
 
     Raises:
         BenchError: the two have no attack, test set and number of images in common.
     """
-    one, two = _by_attack(first), _by_attack(second)
-    shared = [key for key in one if key in two and set(one[key]) & set(two[key])] or _any_seed(one, two)
-    if not shared:
-        raise BenchError(_nothing_shared(first, second))
-    found: list[tuple[str, Paired, SeedContrast | None, tuple[str, ...]]] = []
-    # A worst case is over attacks of one budget.
-    stands: dict[_Key, list[tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]]] = {}
-    budgets = {key[1:3] for key in shared if key[0] != "clean"}
-    for key in shared:
-        a, b = _rows_of_one_seed(one[key], two[key])
-        mine, theirs = _standing(store, a, iterate), _standing(store, b, iterate)
-        draws = (a.draws, b.draws)
-        if key[0] != "clean":
-            stands.setdefault((*key[1:], draws), []).append((mine, theirs, draws))
-        seeds = _over_seeds(one[key], two[key], iterate)
-        name = _name(a, key) + (_at(key[2]) if len(budgets) > 1 and key[0] != "clean" else "")
-        found.append((name, compare_pairs(mine, theirs, draws), seeds, _notes(a, b)))
-    for budget, pairs in stands.items():
-        if len(pairs) < 2:
-            continue
-        worst = [np.minimum.reduce(side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])]
-        noise = ("noise",) if max(pairs[0][2]) > 1 else ()
-        name = WORST + (_at(budget[1]) if len(budgets) > 1 else "")
-        paired = compare_pairs(worst[0], worst[1], pairs[0][2])
-        found.append((name, paired, None, (f"per image the worst of {len(pairs)} attacks", *noise)))
-    adjusted = holm([paired.p for _, paired, *_ in found])
-    comparisons = tuple(
-        Comparison(name, paired, p, seeds, notes)
-        for (name, paired, seeds, notes), p in zip(found, adjusted, strict=True)
+    one, two, left_out = sides(store, first, second)
+    pairs = _pairs(one, two)
+    if not pairs:
+        raise BenchError(_nothing_shared(one, two))
+    budgets = {pair.key[1:3] for pair in pairs if pair.key.attack != "clean"}
+    found = [_under_one(store, pair, iterate, len(budgets) > 1) for pair in pairs]
+    # A worst case is over attacks of one budget on the same images.
+    groups: dict[tuple[object, ...], list[_Pair]] = {}
+    for pair in pairs:
+        if pair.key.attack != "clean":
+            groups.setdefault(pair.key[1:5], []).append(pair)
+    for group in groups.values():
+        found += _under_all(store, group, iterate, len(budgets) > 1) if len(group) > 1 else []
+    return Contrast(one.name, two.name, level, iterate, _adjusted(found), left_out)
+
+
+def _adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    paired = holm([comparison.paired.p for comparison in found])
+    over_seeds = iter(holm([comparison.seeds.p for comparison in found if comparison.seeds]))
+    return tuple(
+        replace(comparison, p=p, seeds=comparison.seeds and replace(comparison.seeds, p_holm=next(over_seeds)))
+        for comparison, p in zip(found, paired, strict=True)
     )
-    return Contrast(_called(first), _called(second), level, iterate, comparisons)
 
 
-def sentence(contrast: Contrast, comparison: Comparison) -> str:
-    """In one sentence: which is more robust, by how much, and whether that is real."""
-    paired = comparison.paired
-    first, second = contrast.first, contrast.second
-    under = "without attack" if comparison.attack == "clean" else f"under {comparison.attack}"
-    if comparison.attack.startswith(WORST):
-        under = f"in the {WORST} over the attacks{comparison.attack.removeprefix(WORST)}"
-    test = "exact McNemar" if "noise" not in comparison.notes else "exact sign-flip"
-    real = comparison.p < contrast.level
-    rates = [paired.first.value, paired.second.value]
-    ends = sorted(abs(end) for end in (paired.low, paired.high)) if real else [paired.low, paired.high]
-    figures = (
-        f"{100 * (max(rates) if real else rates[0]):.1f} against {100 * (min(rates) if real else rates[1]):.1f} on the "
-        f"same {paired.n} images, 95% interval of the difference {100 * ends[0]:.1f} to {100 * ends[1]:.1f}; {test} "
-        f"p = {comparison.p:.2g}"
-        + (f", Holm over {len(contrast.comparisons)}" if len(contrast.comparisons) > 1 else "")
+def _pairs(one: Side, two: Side) -> list[_Pair]:
+    """The attacks that both met; of several seeds of one attack's randomness the lowest that both have."""
+    # A mean over draws of no noise is none, and is dropped from the attack's name.
+    named = without_eot if one.noisy != two.noisy else str
+    found: dict[tuple[object, ...], list[tuple[Key, Key]]] = {}
+    for a, b in product(one.cells, two.cells):
+        if named(a.attack) == named(b.attack) and a[1:5] == b[1:5]:
+            found.setdefault((max(a.attack, b.attack, key=len), *a[1:5]), []).append((a, b))
+    pairs = []
+    for (name, *_), keys in found.items():
+        a, b = min(keys, key=lambda pair: (pair[0].attack_seed != pair[1].attack_seed, pair[0].attack_seed, pair[1]))
+        pairs.append(_Pair(str(name), a, one.cells[a], two.cells[b]))
+    return pairs
+
+
+def _under_one(store: Store, pair: _Pair, iterate: str, budget: bool) -> Comparison:
+    mine, theirs = _standing(store, pair.first, iterate), _standing(store, pair.second, iterate)
+    a, b = _of_one_seed(mine, theirs)
+    rows = pair.first[a], pair.second[b]
+    name = pair.name + (_at(pair.key) if budget and pair.key.attack != "clean" else "")
+    return Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), _notes(*rows))
+
+
+def _under_all(store: Store, group: Sequence[_Pair], iterate: str, budget: bool) -> list[Comparison]:
+    """The worst case per image; nothing where no network of a side met all attacks."""
+    mine, theirs = (
+        _worst(store, [pair.first for pair in group], iterate),
+        _worst(store, [pair.second for pair in group], iterate),
     )
-    if not real:
-        head = f"{first} and {second} cannot be told apart {under}"
-    else:
-        more, less = (first, second) if paired.difference > 0 else (second, first)
-        head = f"{more} is right on {100 * abs(paired.difference):.1f} points more images than {less} {under}"
-    seeds = comparison.seeds
-    if seeds is None:
-        verdict = "real for these two trained networks; other training seeds may differ" if real else "not real"
-    else:
-        counts = f"{len(seeds.first)} and {len(seeds.second)} training seeds"
-        over = f"over {counts} {100 * seeds.low:+.1f} to {100 * seeds.high:+.1f}, p = {seeds.p:.2g}"
-        agrees = seeds.p < contrast.level and seeds.difference * paired.difference > 0
-        if real and agrees:
-            verdict = f"real, and of the recipes: {over}"
-        elif real:
-            verdict = f"real for the networks of one seed, not shown for the recipes: {over}"
-        else:
-            verdict = f"not real; {over}"
-    doubts = [note for note in comparison.notes if note.startswith("suspect")]
-    return f"{head} ({figures}): {verdict}." + "".join(f" Doubtful: {note}." for note in doubts)
+    if not mine or not theirs:
+        return []
+    a, b = _of_one_seed(mine, theirs)
+    draws = mine[a].shape[1], theirs[b].shape[1]
+    noise = ("noise",) if max(draws) > 1 else ()
+    suspect = {
+        f"suspect: {row.defense} under {row.attack}"
+        for pair in group
+        for row in (pair.first[a], pair.second[b])
+        if row.verdict == "suspect"
+    }
+    notes = (f"per image the worst of {len(group)} attacks", *noise, *sorted(suspect))
+    name = WORST + (_at(group[0].key) if budget else "")
+    return [Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), notes)]
 
 
-_Key = tuple[Any, ...]
+def _compared(one: NDArray[np.bool_], two: NDArray[np.bool_]) -> Paired:
+    return compare_pairs(one.mean(1), two.mean(1), (one.shape[1], two.shape[1]))
 
 
-def _by_attack(rows: Sequence[CellRow]) -> dict[_Key, dict[int, CellRow]]:
-    """(what must agree) -> training seed -> the newest cell."""
-    groups: dict[_Key, dict[int, CellRow]] = {}
-    for row in rows:
-        if row.summary is None or row.verdict == "invalid":
-            continue
-        spec = row.spec
-        attack = without_eot(row.attack)
-        if spec["attack"]["family"] == "clean":
-            attack = "clean"
-        key = (attack, row.norm, row.eps if attack != "clean" else "", spec["test_hash"], row.n)
-        groups.setdefault(key, {})[row.seed] = row
-    return groups
+_Stands = Mapping[Network, NDArray[np.bool_]]
+"""Where images stand, bool [N, draws], for each network."""
 
 
-def _any_seed(one: dict[_Key, dict[int, CellRow]], two: dict[_Key, dict[int, CellRow]]) -> list[_Key]:
-    """Where no training seed is shared, any will do: cells named one by one."""
-    return [key for key in one if key in two]
+def _standing(store: Store, cells: Cells, iterate: str) -> _Stands:
+    found = {}
+    for network, row in cells.items():
+        outcome = store.outcome(row.key)
+        assert outcome is not None
+        found[network] = outcome.stands(iterate)
+    return found
 
 
-def _rows_of_one_seed(one: dict[int, CellRow], two: dict[int, CellRow]) -> tuple[CellRow, CellRow]:
-    common = sorted(set(one) & set(two))
-    if common:
-        return one[common[0]], two[common[0]]
-    return one[min(one)], two[min(two)]
+def _worst(store: Store, attacks: Sequence[Cells], iterate: str) -> _Stands:
+    each = [_standing(store, cells, iterate) for cells in attacks]
+    met = set.intersection(*(set(stands) for stands in each))
+    return {network: worst_of([stands[network] for stands in each]) for network in sorted(met)}
 
 
-def _standing(store: Store, row: CellRow, iterate: str) -> NDArray[np.float64]:
-    outcome = store.outcome(row.key)
-    assert outcome is not None
-    return outcome.robust_last if iterate == "last" else outcome.robust_any
+def _of_one_seed(one: Iterable[Network], two: Iterable[Network]) -> tuple[Network, Network]:
+    """The networks of the lowest training seed that both sides have; without such a seed each side's own lowest."""
+    a, b = ({network.seed: network for network in sorted(side, reverse=True)} for side in (one, two))
+    common = a.keys() & b.keys()
+    return (a[min(common)], b[min(common)]) if common else (a[min(a)], b[min(b)])
 
 
-def _over_seeds(one: dict[int, CellRow], two: dict[int, CellRow], iterate: str) -> SeedContrast | None:
+def _over_seeds(one: _Stands, two: _Stands) -> SeedContrast | None:
     if min(len(one), len(two)) < 2:
         return None
-    mine, theirs = (tuple(_rate(rows[seed], iterate) for seed in sorted(rows)) for rows in (one, two))
+    mine, theirs = (tuple(float(side[network].mean()) for network in sorted(side)) for side in (one, two))
     found = welch(mine, theirs)
     return SeedContrast(mine, theirs, found.difference, found.low, found.high, found.p)
 
 
-def _rate(row: CellRow, iterate: str) -> float:
-    assert row.summary is not None
-    return (row.summary.robust if iterate == "last" else row.summary.robust_any).value
-
-
-def _at(eps: str) -> str:
-    return f" at eps {format_eps(Fraction(eps))}"
-
-
-def _name(row: CellRow, key: _Key) -> str:
-    return str(key[0]) if key[0] == "clean" else row.attack
+def _at(key: Key) -> str:
+    return f" at eps {format_eps(Fraction(key.eps))}"
 
 
 def _notes(a: CellRow, b: CellRow) -> tuple[str, ...]:
@@ -232,21 +233,18 @@ def _notes(a: CellRow, b: CellRow) -> tuple[str, ...]:
         notes.append("gradients are means over draws for the noisy one only")
     if a.spec["attack_seed"] != b.spec["attack_seed"]:
         notes.append("other attack seeds")
+    if a.seed != b.seed:
+        notes.append(f"training seed {a.seed} against {b.seed}")
     notes += [f"suspect: {row.defense} under {row.attack}" for row in (a, b) if row.verdict == "suspect"]
     return tuple(notes)
 
 
-def _called(rows: Sequence[CellRow]) -> str:
-    seeds = {row.seed for row in rows}
-    places = {row.defense for row in rows}
-    return places.pop() + (f" (seed {seeds.pop()})" if len(seeds) == 1 and seeds != {0} else "")
-
-
-def _nothing_shared(first: Sequence[CellRow], second: Sequence[CellRow]) -> str:
-    def met(rows: Sequence[CellRow]) -> str:
+def _nothing_shared(one: Side, two: Side) -> str:
+    def met(side: Side) -> str:
+        rows = [row for cells in side.cells.values() for row in cells.values()]
         return ", ".join(sorted({f"{row.attack} at {row.eps} on {row.n} of {row.dataset}" for row in rows})[:4])
 
     return (
-        f"nothing to compare: no attack of the same budget on the same images. {_called(first)} has {met(first)}; "
-        f"{_called(second)} has {met(second)}"
+        f"nothing to compare: no attack of the same budget on the same images. {one.name} has {met(one)}; "
+        f"{two.name} has {met(two)}"
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from attacks.base import Attack
 from bench.registry import ATTACKS
 from bench.spec import canonical_json
-from bench.statistics import Rate, wilson
+from bench.statistics import Chosen, Rate, lower, wilson, worst_case
 from bench.store import CellRow, Store
 
 
@@ -19,7 +19,7 @@ class Network:
 
     Attributes:
         defense, dataset, model, seed, norm, eps, n: what it is.
-        standing: attack -> share of scoring draws in which each image is right without and under it, [n].
+        standing: attack -> where each image is right without and under it, bool [n, draws].
         passes: attack -> forward and backward passes per image that it states.
     """
 
@@ -30,7 +30,7 @@ class Network:
     norm: str
     eps: str
     n: int
-    standing: Mapping[str, NDArray[np.float64]]
+    standing: Mapping[str, NDArray[np.bool_]]
     passes: Mapping[str, int]
 
 
@@ -41,7 +41,7 @@ class Step:
     Attributes:
         attack: its name.
         alone: robust accuracy under it alone.
-        together: robust accuracy under it and all before it, per image the worst.
+        together: robust accuracy under it and all before it, per image the worst (`statistics.worst_case`).
         passes: forward and backward passes per image of all so far, as if each image met every attack.
     """
 
@@ -68,14 +68,14 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
         groups.setdefault(canonical_json([*same, spec["attack_seed"]]), []).append(row)
     found = []
     for group in groups.values():
-        standing: dict[str, NDArray[np.float64]] = {}
+        standing: dict[str, NDArray[np.bool_]] = {}
         passes: dict[str, int] = {}
         for row in group:
             outcome = store.outcome(row.key)
             assert outcome is not None
             if row.spec["attack"]["family"] == "clean":
                 continue
-            standing[row.attack] = outcome.robust_last if iterate == "last" else outcome.robust_any
+            standing[row.attack] = outcome.stands(iterate)
             passes[row.attack] = passes_of(row)
         if len(standing) > 1:
             first = group[0]
@@ -86,6 +86,16 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
                 )
             )  # fmt: skip
     return found
+
+
+def worst_of(stands: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """The worst case over attacks, of as many scoring draws as all of them have: draw d is the same noise in all.
+
+    Args:
+        stands: for each attack on one network where images stand, bool [N, draws].
+    """
+    draws = min(each.shape[1] for each in stands)
+    return worst_case([each[:, :draws] for each in stands])
 
 
 def passes_of(row: CellRow) -> int:
@@ -105,7 +115,7 @@ def cheapest_order(subjects: Sequence[Network]) -> list[str]:
     standing; attacks that break nothing more are left out.
     """
     names = sorted(set.intersection(*(set(subject.standing) for subject in subjects)))
-    left = [np.ones(subject.n) for subject in subjects]
+    left = [_untouched(subject) for subject in subjects]
     order: list[str] = []
     while True:
         gains = {name: _gain(name, subjects, left) for name in names if name not in order}
@@ -113,23 +123,31 @@ def cheapest_order(subjects: Sequence[Network]) -> list[str]:
         if best is None or gains[best] <= 0:
             return order
         order.append(best)
-        left = [np.minimum(now, subject.standing[best]) for now, subject in zip(left, subjects, strict=True)]
+        left = [lower(now, Chosen.only(subject.standing[best])) for now, subject in zip(left, subjects, strict=True)]
 
 
-def _gain(name: str, subjects: Sequence[Network], left: Sequence[NDArray[np.float64]]) -> float:
+def _untouched(subject: Network) -> Chosen:
+    """Before any attack every image stands."""
+    return Chosen.only(np.ones_like(next(iter(subject.standing.values()))))
+
+
+def _gain(name: str, subjects: Sequence[Network], left: Sequence[Chosen]) -> float:
     broken, cost = 0.0, 0.0
     for now, subject in zip(left, subjects, strict=True):
-        broken += float((now - np.minimum(now, subject.standing[name])).sum())
-        cost += float((now > 0).sum()) * max(subject.passes[name], 1)
+        joined = lower(now, Chosen.only(subject.standing[name]))
+        broken += float(now.stands.mean(1).sum() - joined.stands.mean(1).sum())
+        cost += float(now.stands.any(1).sum()) * max(subject.passes[name], 1)
     return broken / cost if cost else 0.0
 
 
 def steps(subject: Network, order: Sequence[str]) -> list[Step]:
     """What each attack adds to the worst case, in a given order."""
-    left, passes, found = np.ones(subject.n), 0, []
+    left, passes, found = _untouched(subject), 0, []
     for name in order:
-        left = np.minimum(left, subject.standing[name])
+        left = lower(left, Chosen.only(subject.standing[name]))
         passes += subject.passes[name]
-        alone = wilson(float(subject.standing[name].sum()), subject.n)
-        found.append(Step(name, alone, wilson(float(left.sum()), subject.n), passes))
+        alone, together = (
+            wilson(float(stands.mean(1).sum()), subject.n) for stands in (subject.standing[name], left.stands)
+        )
+        found.append(Step(name, alone, together, passes))
     return found

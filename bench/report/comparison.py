@@ -4,10 +4,55 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison import WORST, Comparison, Contrast, sentence
+from bench.comparison import WORST, Comparison, Contrast
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 from bench.statistics.variance import FACTORS, Split
+
+
+def sentence(contrast: Contrast, comparison: Comparison) -> str:
+    """In one sentence: which is more robust, by how much, and whether that is real."""
+    paired = comparison.paired
+    real = comparison.p < contrast.level
+    swap = real and paired.difference < 0
+    first, second = (contrast.second, contrast.first) if swap else (contrast.first, contrast.second)
+    rates = (paired.second, paired.first) if swap else (paired.first, paired.second)
+    ends = (-paired.high, -paired.low) if swap else (paired.low, paired.high)
+    under = "without attack" if comparison.attack == "clean" else f"under {comparison.attack}"
+    if comparison.attack.startswith(WORST):
+        under = f"in the {WORST} over the attacks{comparison.attack.removeprefix(WORST)}"
+    test = "exact McNemar" if "noise" not in comparison.notes else "exact sign-flip"
+    family = f", Holm over {len(contrast.comparisons)}" if len(contrast.comparisons) > 1 else ""
+    figures = (
+        f"{100 * rates[0].value:.1f} against {100 * rates[1].value:.1f} on the same {paired.n} images, 95% interval of "
+        f"the difference {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}; {test} p = {comparison.p:.2g}{family}"
+    )
+    if real:
+        head = f"{first} is right on {100 * abs(paired.difference):.1f} points more images than {second} {under}"
+    else:
+        head = f"{first} and {second} cannot be told apart {under}"
+    doubts = [note for note in comparison.notes if note.startswith("suspect")]
+    verdict = _verdict(contrast, comparison, real, swap)
+    return f"{head} ({figures}): {verdict}." + "".join(f" Doubtful: {note}." for note in doubts)
+
+
+def _verdict(contrast: Contrast, comparison: Comparison, real: bool, swap: bool) -> str:
+    seeds = comparison.seeds
+    if seeds is None:
+        return "real for these two trained networks; other training seeds may differ" if real else "not real"
+    counts = (len(seeds.second), len(seeds.first)) if swap else (len(seeds.first), len(seeds.second))
+    low, high = (-seeds.high, -seeds.low) if swap else (seeds.low, seeds.high)
+    over = (
+        f"over {counts[0]} and {counts[1]} training seeds {100 * low:+.1f} to {100 * high:+.1f}, p = {seeds.p_holm:.2g}"
+    )
+    recipes = seeds.p_holm < contrast.level
+    if real and recipes and seeds.difference * comparison.paired.difference > 0:
+        return f"real, and of the recipes: {over}"
+    if real:
+        return f"real for the networks of one seed, not shown for the recipes: {over}"
+    if recipes:
+        return f"not real for the networks of one seed, but of the recipes: {over}"
+    return f"not real; {over}"
 
 
 def contrast_text(contrast: Contrast, form: str) -> str:
@@ -41,7 +86,8 @@ def contrast_sheet(contrast: Contrast) -> Sheet:
                 ),
                 Piece(f"{comparison.p:.2g}"),
                 Piece(
-                    f"{100 * seeds.difference:+.1f}", f"[{100 * seeds.low:+.1f}, {100 * seeds.high:+.1f}]"
+                    f"{100 * seeds.difference:+.1f}", f"[{100 * seeds.low:+.1f}, {100 * seeds.high:+.1f}]",
+                    bold=seeds.p_holm < contrast.level,
                 ) if seeds else Piece(MISSING),
                 Piece("; ".join(notes) or MISSING),
             )
@@ -51,9 +97,15 @@ def contrast_sheet(contrast: Contrast) -> Sheet:
     return Sheet(
         heads, tuple(rows), 1,
         caption=f"{contrast.first} against {contrast.second} on the same images; percent and points with 95% "
-        f"intervals, {iterate}. p: exact paired test, two-sided. Over seeds: difference of means, Welch's t-interval.",
-        notes=(f"Bold or starred differences: p below {contrast.level:g}.",), label="comparison",
+        f"intervals, {iterate}. p: exact paired test, two-sided. Over seeds: difference of means, Welch's t-interval; "
+        "bold by its own p.",
+        notes=(f"Bold or starred differences: p below {contrast.level:g}.", *map(_as_note, contrast.notes)),
+        label="comparison",
     )  # fmt: skip
+
+
+def _as_note(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def contrast_line(contrast: Contrast, comparison: Comparison) -> dict[str, Any]:
@@ -67,9 +119,10 @@ def contrast_line(contrast: Contrast, comparison: Comparison) -> dict[str, Any]:
         "real": comparison.p < contrast.level,
         "seeds_difference": seeds.difference if seeds else None, "seeds_low": seeds.low if seeds else None,
         "seeds_high": seeds.high if seeds else None, "seeds_p": seeds.p if seeds else None,
+        "seeds_p_holm": seeds.p_holm if seeds else None,
         "first_seeds": " ".join(f"{v:.6f}" for v in seeds.first) if seeds else None,
         "second_seeds": " ".join(f"{v:.6f}" for v in seeds.second) if seeds else None,
-        "says": sentence(contrast, comparison), "notes": "; ".join(comparison.notes),
+        "says": sentence(contrast, comparison), "notes": "; ".join((*comparison.notes, *contrast.notes)),
     }  # fmt: skip
 
 

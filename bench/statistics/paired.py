@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import BenchError
 from bench.statistics.rates import Rate, wilson
 
 Alternative = Literal["two-sided", "less", "greater"]
 """What is tested against "no difference": another rate, a lower one or a higher one of the first."""
 
-_FINEST = 100_000
-"""Largest common denominator of two numbers of scoring draws that is taken exactly."""
+_MOST = 2e10
+"""Additions that an exact test may take: some ten seconds."""
 
 
 class Paired(NamedTuple):
@@ -59,6 +60,7 @@ def compare_pairs(
 
     Raises:
         ValueError: nothing to compare, not the same images, or no shares of that many draws.
+        BenchError: too many draws for an exact test.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"paired outcomes must be of the same images, got {first.shape} and {second.shape}")
@@ -67,8 +69,6 @@ def compare_pairs(
         if not (np.abs(hits - np.rint(hits)) < 1e-6).all() or shares.min() < 0 or shares.max() > 1:
             raise ValueError(f"outcomes are not shares of {count} scoring draw{'s' * (count != 1)}")
     scale = math.lcm(*draws)
-    if scale > _FINEST:
-        raise ValueError(f"{draws[0]} and {draws[1]} scoring draws have no small common multiple")
     n = len(first)
     steps = np.rint((first - second) * scale).astype(np.int64)
     one, two = wilson(float(first.sum()), n), wilson(float(second.sum()), n)
@@ -100,18 +100,25 @@ def sign_flip(differences: NDArray[np.int64], alternative: Alternative = "two-si
     Args:
         differences: integers, one for each image, [N].
         alternative: `less` is small where the sum is negative.
+
+    Raises:
+        BenchError: the differences are too fine for an exact test of that many images.
     """
     total = int(differences.sum())
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if not len(sizes):
         return 1.0
     divisor = int(np.gcd.reduce(sizes))
+    sizes = sizes // divisor
+    if float(counts.sum()) * float((sizes * counts).sum()) > _MOST:
+        raise BenchError(
+            f"shares of that many scoring draws on {counts.sum()} images that differ are too fine for an exact test; "
+            "measure both networks with the same, smaller --draws"
+        )
     # The number of heads among the coins of one size, spread by that size, added up over sizes.
     chances = np.ones(1)
-    for size, count in zip(sizes // divisor, counts, strict=True):
-        spread = np.zeros(int(size) * int(count) + 1)
-        spread[:: int(size)] = _binomial(int(count))
-        chances = _convolve(chances, spread)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        chances = _with_coins(chances, size, count)
     # heads - tails = total, where heads + tails is the sum of all sizes.
     heads = (total // divisor + len(chances) - 1) // 2
     below, above = float(chances[: heads + 1].sum()), float(chances[heads:].sum())
@@ -157,6 +164,13 @@ def _binomial(n: int) -> NDArray[np.float64]:
     return np.asarray(binom.pmf(np.arange(n + 1), n, 0.5))
 
 
-def _convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _with_coins(chances: NDArray[np.float64], size: int, count: int) -> NDArray[np.float64]:
+    """The distribution of a sum after `count` coins of one size joined it."""
     # By FFT the small tails, which are what a p-value is, would drown in the rounding of the large middle.
-    return np.convolve(a, b)
+    heads = _binomial(count)
+    if size == 1:
+        return np.convolve(chances, heads)
+    joined = np.zeros(len(chances) + size * count)
+    for number, chance in enumerate(heads):
+        joined[number * size : number * size + len(chances)] += chance * chances
+    return joined

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measuring import measure, tiny_request
 from support import Run
 
-from bench.comparison import WORST, compare, sentence
+from bench.comparison import WORST, Comparison, Contrast, SeedContrast, compare
 from bench.errors import BenchError
+from bench.exchange.bundle import bundle_json, bundle_of_json, collect_bundle
+from bench.exchange.merge import merge_bundle
+from bench.report.comparison import sentence
 from bench.selection import chosen_cells
-from bench.statistics import mcnemar
+from bench.statistics import Paired, holm, mcnemar, wilson
 from bench.store import Store
 
 
@@ -97,3 +101,82 @@ def test_variance_from_the_command_line(bench: Run, results: Path) -> None:
     wrong = bench("variance", "-d", "nlif", "-a", "fgsm")
     assert wrong.returncode == 2
     assert "choose with --dataset, --model, --eps" in wrong.stderr
+
+
+def test_the_worst_case_is_asked_over_seeds_as_well(full: Store) -> None:
+    one, two = (chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at"))
+    contrast = compare(full, one, two)
+    worst = contrast.comparisons[-1]
+    assert worst.attack == WORST
+    assert worst.seeds is not None
+    for rows, rates in ((one, worst.seeds.first), (two, worst.seeds.second)):
+        for seed, rate in enumerate(rates):
+            outcomes = [full.outcome(row.key) for row in rows if row.seed == seed and row.attack != "clean"]
+            stands = np.logical_and.reduce([found.stands("last") for found in outcomes if found is not None])
+            assert rate == pytest.approx(stands.mean())
+    assert "training seeds" in sentence(contrast, worst)
+
+
+def test_seeds_are_a_family_of_tests_too(full: Store) -> None:
+    one, two = (chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at"))
+    seeds = [c.seeds for c in compare(full, one, two).comparisons if c.seeds]
+    assert len(seeds) == 4
+    assert [each.p_holm for each in seeds] == pytest.approx(holm([each.p for each in seeds]))
+
+
+def test_the_interval_is_of_the_difference_that_the_sentence_states() -> None:
+    rates = [wilson(60.0, 100), wilson(70.0, 100)]
+    paired = Paired(100, rates[0], rates[1], -0.1, -0.2, 0.01, 3, 13, 0.001)
+    seeds = SeedContrast((0.6, 0.62, 0.61), (0.7, 0.72), -0.1, -0.13, -0.07, 0.002, 0.004)
+    contrast = Contrast("a", "b", 0.05, "last", (Comparison("pgd7", paired, 0.001, seeds),))
+    said = sentence(contrast, contrast.comparisons[0])
+    assert said.startswith("b is right on 10.0 points more images than a under pgd7 (70.0 against 60.0")
+    assert "difference -1.0 to +20.0" in said
+    assert said.endswith("real, and of the recipes: over 2 and 3 training seeds +7.0 to +13.0, p = 0.004.")
+
+
+def test_networks_that_were_trained_otherwise_do_not_mix(results: Path, full: Store, tiny_npz: Path) -> None:
+    before = compare(full, *(chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at")))
+    short = {"epochs": 1, "batch_size": 16, "train_size": 96}
+    measure(results, tiny_request(tiny_npz, defenses=("at",), attacks=("fgsm", "pgd3"), seeds=(0, 5), recipe=short))
+    one, two = (chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at"))
+    contrast = compare(full, one, two)
+    assert contrast.comparisons == before.comparisons
+    assert contrast.notes == ("left out: 4 cells of at trained with epochs 1",)
+    # Named by key, they are compared, and what differs is said.
+    brief = [row for row in two if row.seed == 5 and row.attack == "fgsm"]
+    named = compare(full, [row for row in one if row.attack == "fgsm"], brief)
+    assert named.notes == ("the two were trained with other epochs",)
+    assert "training seed 0 against 5" in named.comparisons[0].notes
+
+
+def test_another_seed_of_the_attack_is_not_mixed_in(results: Path, full: Store, tiny_npz: Path) -> None:
+    before = compare(full, *(chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at")))
+    measure(results, tiny_request(tiny_npz, defenses=("at",), attacks=("pgd3",), seeds=(0,), attack_seed=1))
+    after = compare(full, *(chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at")))
+    assert after == before
+    alone = [row for row in full.cells(attack="pgd3") if row.spec["attack_seed"] == 1]
+    other = full.cells(attack="pgd3", defense="vanilla", eps="1/10", seed=0)
+    assert "other attack seeds" in compare(full, alone, other).comparisons[0].notes
+
+
+def test_a_twin_counts_as_a_further_network_of_its_recipe(full: Store) -> None:
+    data = bundle_json(collect_bundle(full, full.cells(defense="at", eps="1/10", seed=0)))
+    for known in data["weights"].values():
+        known["sha256"] = "0" * 64
+    merge_bundle(full, bundle_of_json(data, "theirs"), note={"file": "theirs"})
+    one, two = (chosen_cells(full, defenses=[name], eps="0.1") for name in ("vanilla", "at"))
+    found = compare(full, one, two).comparisons[-1]
+    assert found.seeds is not None
+    assert (len(found.seeds.first), len(found.seeds.second)) == (2, 3)
+
+
+def test_gradients_averaged_over_draws_are_another_attack_of_a_noisy_network(results: Path, tiny_npz: Path) -> None:
+    attacks = ("pgd3", "pgd3:eot=2")
+    measure(results, tiny_request(tiny_npz, defenses=("nlif", "vanilla"), attacks=attacks, seeds=(0,)))
+    store = Store(results / "bench.sqlite")
+    one, two = (chosen_cells(store, defenses=[name], attacks=["pgd3"], eps="0.1") for name in ("nlif", "vanilla"))
+    found = {c.attack: c for c in compare(store, one, two).comparisons}
+    assert set(found) == {"pgd3", "pgd3:eot=2", WORST}
+    assert found["pgd3"].paired.second == found["pgd3:eot=2"].paired.second
+    assert "gradients are means over draws for the noisy one only" in found["pgd3:eot=2"].notes

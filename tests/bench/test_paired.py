@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, ttest_ind
+from scipy.stats import binomtest, norm, ttest_ind
 from scipy.stats import t as student
 
+from bench.errors import BenchError
 from bench.statistics import compare_pairs, holm, mcnemar, over_seeds, sign_flip, welch
 from bench.statistics.simulate import promises
 
@@ -48,6 +49,18 @@ def test_small_p_values_are_right_and_not_lost_in_rounding() -> None:
     assert sign_flip(differences, "greater") == pytest.approx(0.5**400, rel=1e-9)
     shares = np.asarray([3, 5] * 100, np.int64)
     assert sign_flip(shares, "greater") == pytest.approx(0.5**200, rel=1e-9)
+
+
+def test_fine_shares_are_exact_and_too_fine_ones_are_refused() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.binomial(99, 0.5, 400) / 99, random.binomial(100, 0.5, 400) / 100
+    found = compare_pairs(first, second, (99, 100))
+    # So many differences of many sizes: the sum is nearly normal, so the two agree.
+    steps = (first - second) * 9900
+    assert found.p == pytest.approx(2 * norm.sf(abs(steps.sum()) / np.sqrt((steps**2).sum())), abs=0.002)
+    many = np.tile([0.0, 1 / 997], 20_000), np.tile([1 / 991, 1.0], 20_000)
+    with pytest.raises(BenchError, match="with the same, smaller --draws"):
+        compare_pairs(*many, (997, 991))
 
 
 @given(st.integers(1, 50), st.integers(0, 10_000))
