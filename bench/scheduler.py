@@ -79,6 +79,10 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
             # Defenses and models may be anyone's code.
             _failed(f"{job.spec.defense_name} (seed {job.spec.seed})", error, listener, report)
             continue
+        # What was imported under this recipe may turn out to be another network's, now that it was trained here.
+        keys = [key_of(cell) for cell in job.cells]
+        known = {key: row for key, row in known.items() if key not in keys} | store.done(keys)
+        groups = [group for group in job.trajectories if any(key_of(cell) not in known for cell in group)]
         for group in groups:
             missing = [cell for cell in group if key_of(cell) not in known]
             rows = measure(model, plan.dataset, missing, store, device, run, listener, report)

@@ -75,6 +75,8 @@ def audit_plan(
                 listener.failed(what, describe(error))
                 report.failures.append(f"{what}: {describe(error)}")
                 continue
+            # Audits that were imported may turn out to be another network's, now that it was trained here.
+            missing = [spec for spec in specs if store.audit(spec) is None]
             for spec in missing:
                 listener.auditing(job, spec, len(CHECKS))
                 found = audit_network(model, plan.dataset, spec, device, listener.checking)

@@ -1,6 +1,5 @@
 """Bringing another store's results into this one."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,9 +13,7 @@ from bench.spec import canonical_json
 from bench.store import Store
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights
 from bench.store.store import DONE, summarise
-
-TWIN = "twin:"
-"""Begins the key of weights that another machine trained by a recipe that was trained here too, with other bits."""
+from bench.store.twins import audit_called, called, knows_audit, outcome_of, place_of, with_key
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
 
     Training rounds differently on different machines, so two stores may hold one recipe with different weights.
     Their cells are kept apart: those that come in get weights called `twin:SHA256` and keys of their own, and
-    their provenance names the keys they had.
+    their provenance names the keys they had. If the recipe is trained here only later, `Store.record_weights` does it
+    then, to the same effect.
 
     Args:
         store: where they go.
@@ -56,13 +54,12 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
     runs: dict[str, int] = {}
     with store.writing() as session:
         renamed = {
-            key: _place_of(session, key, str(weights["sha256"]), weights["spec"])
+            key: place_of(session, key, str(weights["sha256"]), weights["spec"])
             for key, weights in bundle.weights.items()
         }
         for parcel in bundle.cells:
             weights = renamed[parcel.weights_key]
-            spec = dict(parcel.spec) | {"weights": weights}
-            key = hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+            spec, key = called(parcel.spec, weights)
             held = session.get(Cell, key)
             if held is not None and held.status == DONE:
                 _check_same(session, key, parcel)
@@ -73,7 +70,7 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
                 session.query(Chunk).filter_by(cell_key=key).delete()
                 session.delete(held)
                 session.flush()
-            run = _run(session, runs, parcel, note, None if key == parcel.key else parcel.key)
+            run = _run(session, runs, parcel, note, key)
             if session.get(Weights, weights) is None:
                 session.add(_weights(weights, bundle.weights[parcel.weights_key], run))
                 session.flush()
@@ -82,37 +79,30 @@ def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Me
             if key != parcel.key:
                 twins[key] = parcel.key
         for key, audit in bundle.audits.items():
-            # An audit of a twin is not one of the weights that are here under that name.
-            same = renamed.get(str(audit["weights_key"])) == audit["weights_key"]
-            if same and session.get(Audit, key) is None:
-                run = next(iter(runs.values()), None) or _note_run(session, note)
-                created = datetime.fromisoformat(str(audit["created"]))
-                session.add(Audit(**{**audit, "key": key, "run_id": run, "created": created}))
+            if str(audit["weights_key"]) in renamed:
+                _add_audit(session, runs, key, audit, renamed[str(audit["weights_key"])], note)
     return Merged(tuple(added), tuple(known), twins)
 
 
-def _note_run(session: Session, note: Mapping[str, Any]) -> int:
-    run = Run(provenance={"imported": dict(note)})
-    session.add(run)
-    session.flush()
-    return run.id
-
-
-def _place_of(session: Session, key: str, sha256: str, spec: Mapping[str, Any]) -> str:
-    if key.startswith(TWIN):
-        # A twin elsewhere may be the network that is at home here, under the recipe's own key.
-        for known in session.query(Weights).filter_by(sha256=sha256):
-            if canonical_json(known.spec) == canonical_json(spec):
-                return known.key
-    held = session.get(Weights, key)
-    return key if held is None or held.sha256 == sha256 else TWIN + sha256
+def _add_audit(
+    session: Session,
+    runs: dict[str, int],
+    there: str,
+    audit: Mapping[str, Any],
+    weights: str,
+    note: Mapping[str, Any],
+) -> None:
+    same = weights == audit["weights_key"]
+    key = there if same else audit_called(there, weights)
+    if session.get(Audit, key) is not None or (not same and knows_audit(session, weights, audit)):
+        return
+    created = datetime.fromisoformat(str(audit["created"]))
+    run = _run_of(session, runs, {}, with_key(_noted(note), there, key))
+    session.add(Audit(**{**audit, "key": key, "weights_key": weights, "run_id": run, "created": created}))
 
 
 def _check_same(session: Session, key: str, parcel: Parcel) -> None:
-    from bench.outcome import Outcome
-
-    chunks = session.query(Chunk).filter_by(cell_key=key).order_by(Chunk.start)
-    held = Outcome.concatenate([Outcome.unpack(chunk.outcome) for chunk in chunks])
+    held = outcome_of(session, key)
     if held.clean.shape == parcel.outcome.clean.shape and held.agrees_with(parcel.outcome):
         return
     differing = int((held.last != parcel.outcome.last).any(1).sum()) if held.n == parcel.outcome.n else held.n
@@ -122,16 +112,27 @@ def _check_same(session: Session, key: str, parcel: Parcel) -> None:
     )
 
 
-def _run(session: Session, runs: dict[str, int], parcel: Parcel, note: Mapping[str, Any], original: str | None) -> int:
-    """A row for the run that measured a cell; cells of one run share it."""
-    imported = {"when": datetime.now(UTC).isoformat(timespec="seconds"), **note}
-    if original is not None:
-        imported["key"] = original
+def _run(session: Session, runs: dict[str, int], parcel: Parcel, note: Mapping[str, Any], key: str) -> int:
+    """A row for the run that measured a cell which has this key here; cells of one run share it."""
     provenance = {k: v for k, v in parcel.provenance.items() if k not in ("run", "started", "imported")}
-    name = canonical_json([provenance, original])
+    imported = with_key(_noted(note), parcel.key, key)
+    return _run_of(session, runs, provenance, imported, parcel.provenance.get("started"))
+
+
+def _noted(note: Mapping[str, Any]) -> dict[str, Any]:
+    return {"when": datetime.now(UTC).isoformat(timespec="seconds"), **note}
+
+
+def _run_of(
+    session: Session,
+    runs: dict[str, int],
+    provenance: Mapping[str, Any],
+    imported: Mapping[str, Any],
+    started: Any = None,
+) -> int:
+    name = canonical_json([provenance, imported.get("key")])
     if name not in runs:
-        run = Run(provenance={**provenance, "imported": imported})
-        started = parcel.provenance.get("started")
+        run = Run(provenance={**provenance, "imported": dict(imported)})
         if isinstance(started, str):
             run.created = datetime.fromisoformat(started)
         session.add(run)

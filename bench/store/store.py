@@ -18,6 +18,7 @@ from bench.spec import CellSpec, identity_of, key_of
 from bench.statistics import Rate, wilson
 from bench.store.engine import open_engine, readable_errors
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights, now
+from bench.store.twins import is_imported, make_room
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
@@ -109,12 +110,16 @@ class Store:
     def record_weights(
         self, key: str, sha256: str, spec: dict[str, Any], log: Sequence[Any], seconds: float | None, run: int
     ) -> None:
-        """Record a set of weights; doing it again with the same bits changes nothing.
+        """Record a set of weights that is at hand; doing it again with the same bits changes nothing.
+
+        Other bits that were imported under the key are set apart, see `bench.store.twins`.
 
         Raises:
-            ConflictingResultError: the key is known with other weights, so new cells would not belong to the old ones.
+            ConflictingResultError: other weights were trained here under the key, so new cells would not belong to the
+                old ones.
         """
         with self.writing() as session:
+            make_room(session, key, sha256, spec)
             held = session.get(Weights, key)
             if held is None:
                 session.add(Weights(key=key, sha256=sha256, spec=spec, log=list(log), seconds=seconds, run_id=run))
@@ -124,6 +129,9 @@ class Store:
                     "results were measured (another device or library version?); "
                     "keep them apart with another --results folder"
                 )
+            elif is_imported(session, held):
+                # The same bits, and they are ours as well from now on.
+                held.spec, held.log, held.seconds, held.run_id = spec, list(log), seconds, run
 
     def begin_cell(self, cell: CellSpec, run: int) -> frozenset[int]:
         """Make a cell known and say which of its chunks are already stored."""
