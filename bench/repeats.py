@@ -1,6 +1,6 @@
 """Repeated measurements of one number: over training seeds and attack seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.threat import format_eps
+from bench.again import command
 from bench.errors import BenchError
+from bench.sides import Network, counted, recipe_of
 from bench.statistics.variance import Split
 from bench.store import CellRow, Store
+from bench.ways import Trained, way_of
 
 
 @dataclass(frozen=True)
@@ -19,66 +22,95 @@ class Repeats:
 
     Attributes:
         title: what it is.
-        defense, attack: of it.
+        cells: one of each network and attack seed, network by network.
         training_seeds, attack_seeds: that every combination of which was measured.
         correct: right without and under attack, [training seeds, attack seeds, draws, images].
+        left_out: cells of the same name that measure something else, in words; empty if there are none.
     """
 
     title: str
-    defense: str
-    attack: str
+    cells: tuple[CellRow, ...]
     training_seeds: tuple[int, ...]
     attack_seeds: tuple[int, ...]
     correct: NDArray[np.float64]
+    left_out: str = ""
 
 
 def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     """The largest complete table of training seeds by attack seeds among cells of one defense and attack.
 
+    Of several ways in which the defense was trained, or numbers of draws, the one with most cells is taken, then the
+    newest. What another machine trained with the same seed is a further network.
+
     Raises:
         BenchError: the cells are of several kinds, or there are none that are valid.
     """
     valid = [row for row in rows if row.summary is not None and row.verdict != "invalid"]
-    kinds = {(row.dataset, row.model, row.norm, row.eps, row.n, row.draws, row.spec["test_hash"]) for row in valid}
+    kinds = {(row.dataset, row.model, row.attack, row.norm, row.eps, row.n, row.spec["test_hash"]) for row in valid}
     if not kinds:
         raise BenchError("no valid cell matches; see: bench ls runs")
     if len(kinds) > 1:
-        shown = ", ".join(sorted(f"{k[0]}/{k[1]} {k[2]} {format_eps(Fraction(k[3]))} n {k[4]}" for k in kinds))
+        shown = ", ".join(sorted(f"{k[0]}/{k[1]} {k[2]} {k[3]} {format_eps(Fraction(k[4]))} n {k[5]}" for k in kinds))
         raise BenchError(f"these cells measure several things: {shown}; choose with --dataset, --model, --eps")
-    table = {(row.seed, int(row.spec["attack_seed"])): row for row in valid}
-    seeds, attack_seeds = _complete(set(table))
+    trained = store.trained()
+    groups: dict[tuple[str, int], list[CellRow]] = {}
+    for row in valid:
+        groups.setdefault((way_of(row, trained), row.draws), []).append(row)
+    chosen = max(groups.values(), key=lambda group: (len(group), max(row.updated for row in group)))
+    table = {(Network(row.seed, row.weights_key), int(row.spec["attack_seed"])): row for row in chosen}
+    networks, attack_seeds = _complete(set(table))
     parts = []
-    for seed in seeds:
-        outcomes = [store.outcome(table[seed, attack_seed].key) for attack_seed in attack_seeds]
+    for network in networks:
+        outcomes = [store.outcome(table[network, attack_seed].key) for attack_seed in attack_seeds]
         held = [outcome for outcome in outcomes if outcome is not None]
         parts.append([outcome.stands(iterate).T.astype(np.float64) for outcome in held])
-    first = valid[0]
+    first = chosen[0]
     title = f"{first.defense} under {first.attack} at {first.norm} {format_eps(Fraction(first.eps))} on {first.dataset}"
-    return Repeats(title, first.defense, first.attack, seeds, attack_seeds, np.asarray(parts))
+    others = [group for group in groups.values() if group is not chosen]
+    left_out = "; ".join(f"{counted(group)} with {_how(group[0], first, trained)}" for group in others)
+    cells = tuple(table[network, seed] for network in networks for seed in attack_seeds)
+    seeds = tuple(network.seed for network in networks)
+    return Repeats(title, cells, seeds, attack_seeds, np.asarray(parts), left_out)
 
 
-def _complete(held: set[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Training and attack seeds of which every combination is there; as many combinations as possible."""
-    best: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-    for chosen in sorted({frozenset(a for s, a in held if s == seed) for seed, _ in held}, key=sorted):
-        seeds = tuple(sorted({s for s, _ in held if chosen <= {a for t, a in held if t == s}}))
-        if len(seeds) * len(chosen) > len(best[0]) * len(best[1]):
-            best = (seeds, tuple(sorted(chosen)))
+def _how(row: CellRow, than: CellRow, trained: Trained) -> str:
+    one, other = ({**recipe_of(each, trained), "draws": each.draws} for each in (row, than))
+    differing = [f"{name} {value}" for name, value in one.items() if other.get(name) != value]
+    return ", ".join(differing) or "another way to train"
+
+
+def _complete(held: set[tuple[Network, int]]) -> tuple[tuple[Network, ...], tuple[int, ...]]:
+    """Networks and attack seeds of which every combination is there; as many combinations as possible."""
+    best: tuple[tuple[Network, ...], tuple[int, ...]] = ((), ())
+    for chosen in sorted({frozenset(a for n, a in held if n == network) for network, _ in held}, key=sorted):
+        networks = tuple(sorted({n for n, _ in held if chosen <= {a for other, a in held if other == n}}))
+        if len(networks) * len(chosen) > len(best[0]) * len(best[1]):
+            best = (networks, tuple(sorted(chosen)))
     return best
 
 
-def advice(found: Repeats, split: Split) -> str:
+def advice(found: Repeats, split: Split, store: Store) -> str:
     """What to run next: first what is unknown, then what the largest part of the error comes from."""
-    command = f"bench run -d {found.defense} -a {found.attack}"
+    another = {"--attack-seed": str(max(found.attack_seeds) + 1)}
     if "training seed" in split.unknown:
-        return f"Next, to learn how much training seeds matter: {command} --seed 0,1,2"
+        return f"Next, to learn how much training seeds matter: {_command(found, store, {'--seed': '0,1,2'})}"
     if "attack seed" in split.unknown:
-        return f"Next, to learn how much attack seeds matter: {command} --attack-seed {max(found.attack_seeds) + 1}"
+        return f"Next, to learn how much attack seeds matter: {_command(found, store, another)}"
     largest = max((part for part in split.components if part.error is not None), key=lambda part: part.error or 0.0)
-    levels = largest.levels
     more = {
-        "training seed": f"--seed {','.join(map(str, range(max(found.training_seeds) + 1 + levels)))}",
-        "attack seed": f"--attack-seed {max(found.attack_seeds) + 1}",
-        "draw": f"--draws {4 * levels}",
-    }.get(largest.source, f"-n {4 * found.correct.shape[-1]}")
-    return f"Most of the error comes from the {largest.source}; four times as many levels halve it: {command} {more}"
+        "training seed": {"--seed": ",".join(map(str, range(max(found.training_seeds) + 1 + largest.levels)))},
+        "attack seed": another,
+        "draw": {"--draws": str(4 * largest.levels)},
+    }.get(largest.source, {"-n": str(4 * found.correct.shape[-1])})
+    return (
+        f"Most of the error comes from the {largest.source}; four times as many levels halve it: "
+        f"{_command(found, store, more)}"
+    )
+
+
+def _command(found: Repeats, store: Store, instead: Mapping[str, str]) -> str:
+    """What measured these cells, with some options changed."""
+    first = found.cells[0]
+    alike = [row for row in found.cells if row.spec["attack_seed"] == first.spec["attack_seed"]]
+    recipe = dict((store.trained().get(first.weights_key, {}).get("spec") or {}).get("recipe") or {})
+    return command(alike, recipe, store.origins(), instead)

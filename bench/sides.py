@@ -133,8 +133,13 @@ def _left_out(ways: Mapping[str, Sequence[CellRow]], chosen: str, trained: Train
         if way != chosen:
             other = recipe_of(rows[0], trained)
             how = ", ".join(f"{name} {other[name]}" for name in _differing(rows[0], kept, trained)) or "another way"
-            said.append(f"left out: {len(rows)} cells of {_called(rows)} trained with {how}")
+            said.append(f"left out: {counted(rows)} of {_called(rows)} trained with {how}")
     return said
+
+
+def counted(rows: Sequence[CellRow]) -> str:
+    """How many cells, in words."""
+    return f"{len(rows)} cell{'s' * (len(rows) != 1)}"
 
 
 def _noisy(rows: Sequence[CellRow]) -> bool:

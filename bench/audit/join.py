@@ -48,16 +48,16 @@ class AuditRow:
 
 
 class Network(NamedTuple):
-    """What an audit and a cell must have in common: the same weights, run as the same model, under one norm."""
+    """What an audit and a cell must have in common: the same bits, whatever they are called, as one model in one norm."""
 
-    weights_key: str
+    sha256: str
     model_hash: str
     norm: str
 
 
-def network_of(weights: str, model: Mapping[str, Any], norm: str) -> Network:
-    """The network under attack, from its weights' key and its model's identity as JSON values."""
-    return Network(weights, hashlib.sha256(canonical_json(model).encode()).hexdigest(), norm)
+def hash_of_model(model: Mapping[str, Any]) -> str:
+    """Names a model, from its identity as JSON values."""
+    return hashlib.sha256(canonical_json(model).encode()).hexdigest()
 
 
 def relevant(audits: Sequence[AuditRow], eps: str) -> AuditRow | None:

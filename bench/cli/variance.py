@@ -49,4 +49,4 @@ def variance(
     rows = chosen_cells(opened, defenses=[defense], attacks=[attack], dataset=dataset, model=model, eps=eps)
     found = repeats(opened, rows, iterate)
     split = split_variance(found.correct)
-    o.write_or_print(split_text(split, found.title, advice(found, split), form), output)
+    o.write_or_print(split_text(split, found, advice(found, split, opened), form), output)

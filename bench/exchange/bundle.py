@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.audit.finding import Finding
-from bench.audit.join import AuditRow, network_of
+from bench.audit.join import AuditRow, hash_of_model
 from bench.errors import BenchError
 from bench.outcome import Outcome
 from bench.respec import cell_from_json, model_from_json, train_from_json
@@ -101,9 +101,10 @@ def collect_bundle(store: Store, rows: Iterable[CellRow], about: Mapping[str, An
 
 
 def _audit_json(row: CellRow, audit: AuditRow) -> dict[str, Any]:
-    network = network_of(row.weights_key, row.spec["model"], row.norm)
     return {
-        **network._asdict(),
+        "weights_key": row.weights_key,
+        "model_hash": hash_of_model(row.spec["model"]),
+        "norm": row.norm,
         "eps": audit.eps,
         "n": audit.n,
         "version": audit.version,

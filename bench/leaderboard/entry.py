@@ -24,7 +24,7 @@ class Seed:
         cells: of the board's threat model, finished and not invalid, without the clean one.
         clean: accuracy without attack.
         worst: images that stand under every attack (any iterate), per image the worst.
-        stands: share of scoring draws in which each image does, [n].
+        stands: where each image does, bool [n, draws].
         strongest: the attack that leaves least by itself.
         origin: provenance of the run that measured the newest cell.
     """
@@ -34,7 +34,7 @@ class Seed:
     cells: tuple[CellRow, ...]
     clean: Rate
     worst: Rate
-    stands: NDArray[np.float64]
+    stands: NDArray[np.bool_]
     strongest: str
     origin: Mapping[str, Any]
 

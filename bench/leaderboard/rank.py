@@ -9,17 +9,14 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bench.again import commands
 from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
-from bench.leaderboard.repeat import command_of
 from bench.plan import without_eot
 from bench.report.doubt import reasons
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store
 from bench.ways import way_of
-from bench.worst import passes_of
+from bench.worst import passes_of, worst_of
 
 UNAUDITED = "unaudited"
 """Among the reasons of an entry with a network that `bench audit` has not looked at."""
@@ -120,18 +117,14 @@ def _seed(
     trained: Mapping[str, Mapping[str, Any]],
     origins: Mapping[str, Mapping[str, Any]],
 ) -> Seed:
-    stands: NDArray[np.float64] | None = None
-    for row in cells:
-        outcome = store.outcome(row.key)
-        assert outcome is not None
-        stands = outcome.robust_any if stands is None else np.minimum(stands, outcome.robust_any)
-    assert stands is not None
+    outcomes = [store.outcome(row.key) for row in cells]
+    stands = worst_of([outcome.stands("any") for outcome in outcomes if outcome is not None])
     newest = max(cells, key=lambda row: row.updated)
     assert newest.summary is not None
     weights = {"key": newest.weights_key, **trained.get(newest.weights_key, {})}
     return Seed(
-        newest.seed, weights, tuple(cells), newest.summary.clean, wilson(float(stands.sum()), len(stands)), stands,
-        min(cells, key=_left).attack, origins.get(newest.key, {}),
+        newest.seed, weights, tuple(cells), newest.summary.clean, wilson(float(stands.mean(1).sum()), len(stands)),
+        stands, min(cells, key=_left).attack, origins.get(newest.key, {}),
     )  # fmt: skip
 
 
@@ -172,7 +165,7 @@ def _entry(
         passes=sum({without_eot(row.attack): passes_of(row) for row in shown}.values()),
         seconds=sum(row.seconds for row in shown), version=str(origin.get("version") or "?"),
         commit=origin.get("commit"), dirty=any(origins.get(row.key, {}).get("dirty") for row in shown),
-        device=str(origin.get("device") or "?"), repeat=command_of(cells, recipe, origins),
+        device=str(origin.get("device") or "?"), repeat=commands(cells, recipe, origins),
         submitted=_submitted(cells, origins),
     )  # fmt: skip
 
@@ -240,5 +233,5 @@ def _above(one: Entry, two: Entry) -> float:
         a, b = ([seed.worst.value for seed in entry.seeds] for entry in (one, two))
         return welch(a, b).p_greater
     first, second = one.seeds[0], two.seeds[0]
-    draws = (first.cells[0].draws, second.cells[0].draws)
-    return compare_pairs(first.stands, second.stands, draws, "greater").p
+    draws = (first.stands.shape[1], second.stands.shape[1])
+    return compare_pairs(first.stands.mean(1), second.stands.mean(1), draws, "greater").p

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from bench.comparison import WORST, Comparison, Contrast
+from bench.repeats import Repeats
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 from bench.statistics.variance import FACTORS, Split
@@ -126,7 +127,7 @@ def contrast_line(contrast: Contrast, comparison: Comparison) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def split_text(split: Split, title: str, advice: str, form: str) -> str:
+def split_text(split: Split, found: Repeats, advice: str, form: str) -> str:
     """A variance split as a table."""
     total = split.error**2
     rows = [
@@ -143,7 +144,7 @@ def split_text(split: Split, title: str, advice: str, form: str) -> str:
 
         lines = [vars(part) | {"mean": split.mean} for part in split.components]
         return written_frame(pd.DataFrame(lines), form)
-    notes = [advice]
+    notes = [advice, *([f"Left out: {found.left_out}."] if found.left_out else [])]
     unknown = [name for name in split.unknown if name in FACTORS]
     if any(part.negative for part in split.components):
         notes.append("† estimated below 0 and set to 0.")
@@ -151,7 +152,8 @@ def split_text(split: Split, title: str, advice: str, form: str) -> str:
         notes.append(f"Unknown, since there is only one level: {', '.join(unknown)}. The total lacks their part.")
     sheet = Sheet(
         ("source", "levels", "variance", "standard error (points)", "share of the error"), tuple(rows), 1,
-        caption=f"{title}: {100 * split.mean:.1f}% with a standard error of {100 * split.error:.2f} points in all.",
+        caption=f"{found.title}: {100 * split.mean:.1f}% with a standard error of {100 * split.error:.2f} points in "
+        "all.",
         notes=tuple(notes), label="variance",
     )  # fmt: skip
     return write_sheet(sheet, form)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from bench.audit.cell import judge_cell, majority_hits
 from bench.audit.finding import Finding
-from bench.audit.join import AuditRow, AuditSpec, Network, joined, network_of, relevant
+from bench.audit.join import AuditRow, AuditSpec, Network, hash_of_model, joined, relevant
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
 from bench.spec import CellSpec, identity_of, key_of
@@ -250,12 +250,13 @@ class Store:
         key = key_of(spec)
         with self.writing() as session:
             if session.get(Audit, key) is None:
-                network = network_of(spec.weights, identity_of(spec.model), spec.norm)
                 stored = [finding.as_json() for finding in findings]
                 session.add(
                     Audit(
                         key=key,
-                        **network._asdict(),
+                        weights_key=spec.weights,
+                        model_hash=hash_of_model(identity_of(spec.model)),
+                        norm=spec.norm,
                         eps=str(spec.eps),
                         n=spec.n,
                         version=spec.version,
@@ -326,9 +327,15 @@ class Store:
     def _rows(self, session: Session, cells: Sequence[Cell]) -> list[CellRow]:
         """Cells as reports see them, each with the audit of its network."""
         audits: dict[Network, list[AuditRow]] = {}
-        for row in session.scalars(sa.select(Audit).order_by(Audit.created)):
-            audits.setdefault(Network(row.weights_key, row.model_hash, row.norm), []).append(_audit(row))
-        return [_row(cell, audits) for cell in cells]
+        # By their bits: one set of weights may be known under several keys.
+        query = sa.select(Audit, Weights.sha256).join(Weights, Audit.weights_key == Weights.key)
+        for row, sha256 in session.execute(query.order_by(Audit.created)):
+            audits.setdefault(Network(sha256, row.model_hash, row.norm), []).append(_audit(row))
+        if not audits:
+            return [_row(cell, ()) for cell in cells]
+        bits = dict(session.execute(sa.select(Weights.key, Weights.sha256)).tuples().all())
+        networks = (Network(bits[cell.weights_key], hash_of_model(cell.spec["model"]), cell.norm) for cell in cells)
+        return [_row(cell, audits.get(network, ())) for cell, network in zip(cells, networks, strict=True)]
 
     def _outcome(self, session: Session, key: str) -> Outcome | None:
         query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)
@@ -380,7 +387,7 @@ class _Transaction:
                 raise error
 
 
-def _row(cell: Cell, audits: Mapping[Network, Sequence[AuditRow]]) -> CellRow:
+def _row(cell: Cell, audits: Sequence[AuditRow]) -> CellRow:
     summary, verdict = None, cell.verdict
     findings = tuple(Finding.of_json(data) for data in cell.findings) if cell.findings is not None else None
     audit = None
@@ -396,8 +403,7 @@ def _row(cell: Cell, audits: Mapping[Network, Sequence[AuditRow]]) -> CellRow:
             wilson(cell.worst_draw_hits, cell.n),
             wilson(cell.majority_hits, cell.n) if cell.majority_hits is not None else None,
         )
-        held = audits.get(network_of(cell.weights_key, cell.spec["model"], cell.norm), ()) if audits else ()
-        audit = relevant(held, cell.eps)
+        audit = relevant(audits, cell.eps)
         if audit is not None:
             verdict, findings = joined(cell.verdict, findings, audit, cell.spec)
     own = ("summary", "flags", "verdict", "findings", "audit")

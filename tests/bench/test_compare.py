@@ -1,6 +1,7 @@
 """Whether a difference is real: on made outcomes, and as a user asks it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from bench.comparison import WORST, Comparison, Contrast, SeedContrast, compare
 from bench.errors import BenchError
 from bench.exchange.bundle import bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.merge import merge_bundle
+from bench.repeats import advice, repeats
 from bench.report.comparison import sentence
 from bench.selection import chosen_cells
 from bench.statistics import Paired, holm, mcnemar, wilson
+from bench.statistics.variance import split_variance
 from bench.store import Store
 
 
@@ -180,3 +183,22 @@ def test_gradients_averaged_over_draws_are_another_attack_of_a_noisy_network(res
     assert set(found) == {"pgd3", "pgd3:eot=2", WORST}
     assert found["pgd3"].paired.second == found["pgd3:eot=2"].paired.second
     assert "gradients are means over draws for the noisy one only" in found["pgd3:eot=2"].notes
+
+
+def test_a_split_mixes_no_trainings_and_advises_the_same_measurement(
+    results: Path, full: Store, tiny_npz: Path, bench: Run
+) -> None:
+    before = repeats(full, chosen_cells(full, defenses=["at"], attacks=["pgd3"], eps="0.1"), "last")
+    short = {"epochs": 1, "batch_size": 16, "train_size": 96}
+    measure(results, tiny_request(tiny_npz, defenses=("at",), attacks=("pgd3",), seeds=(0,), recipe=short))
+    after = repeats(full, chosen_cells(full, defenses=["at"], attacks=["pgd3"], eps="0.1"), "last")
+    assert np.array_equal(after.correct, before.correct)
+    assert after.left_out == "1 cell with epochs 1"
+    shown = bench("variance", "-d", "at", "-a", "pgd3", "--eps", "0.1").stdout
+    assert "Left out: 1 cell with epochs 1." in shown
+    said = advice(after, split_variance(after.correct), full)
+    words = shlex.split(said[said.index("bench run") :])
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert options["--attack-seed"] == "1"
+    assert (options["--epochs"], options["--batch-size"], options["--train-size"]) == ("6", "16", "96")
+    assert (options["--seed"], options["--eps"], options["-n"], options["-a"]) == ("0,1", "0.1", "160", "pgd3")
