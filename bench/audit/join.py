@@ -48,7 +48,7 @@ class AuditRow:
 
 
 class Network(NamedTuple):
-    """What an audit and a cell must have in common: the same bits, whatever they are called, as one model in one norm."""
+    """What an audit and a cell must have in common: the same bits, run as the same model, under one norm."""
 
     sha256: str
     model_hash: str

@@ -124,6 +124,7 @@ def add(
     """
     import hashlib
     import secrets
+    import shlex
     from dataclasses import asdict
 
     if sample < 0:
@@ -132,7 +133,7 @@ def add(
         raise BenchError(f"--tolerance is a share of the images in [0, 1), got {tolerance:g}")
     from bench.exchange.merge import merge_bundle
     from bench.leaderboard.claims import cut
-    from bench.leaderboard.submission import keep_weights, read_submission
+    from bench.leaderboard.submission import audit_commands, keep_weights, read_submission
     from bench.leaderboard.verify import Rerun, verify
     from bench.runtime import pick_device
 
@@ -164,3 +165,12 @@ def add(
         f"{sum(rerun.differing for rerun in reruns)} of {images} sampled images differ (sample seed {drawn}); "
         f"{len(merged.added)} cells added, {len(merged.known)} were here already"
     )
+    places = (
+        ("--results", results, o.DEFAULT_RESULTS),
+        ("--store", store, None),
+        ("--data-dir", data_dir, o.DEFAULT_DATA),
+    )
+    where_to = "".join(f" {name} {shlex.quote(str(value))}" for name, value, usual in places if value != usual)
+    print("Nobody has audited its networks here; to do so:")
+    for command in audit_commands(submission, results / "checkpoints"):
+        print(f"  {command}{where_to}")

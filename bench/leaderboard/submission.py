@@ -5,19 +5,24 @@ import io
 import json
 import lzma
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from attacks.threat import format_eps
 from bench.checkpoint import hash_tensors, load_tensors, write_atomically
 from bench.errors import BenchError
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.leaderboard.claims import line
+from bench.resolve import parse_defense
 from bench.store import CellRow, Store
 from bench.training import checkpoint_path, kept_weights
+from models.neurons import NeuronSpec
 
 LARGEST = 2 << 30
 """Bytes that a submission may unpack to."""
@@ -92,6 +97,31 @@ def keep_weights(submission: Submission, checkpoints: Path) -> None:
         path = kept_weights(checkpoints, sha256)
         if not path.exists():
             write_atomically(path, data)
+
+
+def audit_commands(submission: Submission, checkpoints: Path) -> list[str]:
+    """What audits each network of a submission, once its weights are kept; one line for each."""
+    lines = []
+    for weights, known in submission.bundle.weights.items():
+        parcel = next(parcel for parcel in submission.bundle.cells if parcel.weights_key == weights)
+        model, usual = parcel.spec["model"], NeuronSpec()
+        neuron, defense = model["neuron"], str(parcel.labels["defense"]).partition(" (")[0]
+        try:
+            parse_defense(defense)
+        except BenchError:
+            # What matters is the neuron that it runs with.
+            defense = "vanilla" if neuron["kind"] == usual.kind else str(neuron["kind"])
+        options = [
+            ("--weights", kept_weights(checkpoints, str(known["sha256"])), None), ("-d", defense, None),
+            ("--dataset", parcel.labels["dataset"], None), ("--model", model["name"], None),
+            ("--norm", parcel.labels["norm"], "linf"), ("--eps", format_eps(Fraction(parcel.labels["eps"])), None),
+            ("-T", model["T"], 4), ("--decay", neuron["decay"], usual.decay),
+            ("--surrogate", neuron["surrogate"], usual.surrogate),
+        ]  # fmt: skip
+        # Names in it are the submitter's: quoted, they do nothing to whoever pastes the line.
+        words = [f"{name} {shlex.quote(str(value))}" for name, value, default in options if value != default]
+        lines.append(" ".join(["bench audit", *words]))
+    return lines
 
 
 def read_submission(path: Path) -> Submission:

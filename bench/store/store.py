@@ -333,7 +333,7 @@ class Store:
             audits.setdefault(Network(sha256, row.model_hash, row.norm), []).append(_audit(row))
         if not audits:
             return [_row(cell, ()) for cell in cells]
-        bits = dict(session.execute(sa.select(Weights.key, Weights.sha256)).tuples().all())
+        bits = dict(session.execute(sa.select(Weights.key, Weights.sha256)).all())
         networks = (Network(bits[cell.weights_key], hash_of_model(cell.spec["model"]), cell.norm) for cell in cells)
         return [_row(cell, audits.get(network, ())) for cell, network in zip(cells, networks, strict=True)]
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ import torch
 from measuring import measure
 from support import Run
 
+from bench.audit.finding import Finding
+from bench.audit.join import AuditSpec
 from bench.data.digits import load
 from bench.errors import BenchError
 from bench.evidence.stored import stored_cell, stored_network
@@ -279,6 +282,44 @@ def test_a_submission_moves_nobody_elses_numbers(theirs: Path, honest: Path, tmp
     mine_again = [row for row in store.cells() if row.seed == 0]
     write_submission(again, store, mine_again, results / "checkpoints", {"by": "x"})
     assert read_submission(again).weights.keys() == submission.weights.keys()
+
+
+def test_an_audit_of_the_kept_weights_reaches_the_entry(bench: Run, honest: Path, tmp_path: Path) -> None:
+    taken = bench("leaderboard", "add", honest, "--store", "mine.sqlite", "--sample", "1")
+    assert taken.returncode == 0, taken.stderr
+    commands = [shlex.split(line)[1:] for line in taken.stdout.splitlines() if line.startswith("  bench audit")]
+    assert len(commands) == 2
+    store = Store(tmp_path / "mine.sqlite")
+
+    def reasons() -> dict[str, tuple[str, ...]]:
+        return {entry.defense: entry.reasons for board in boards(store, store.cells()) for entry in board.entries}
+
+    assert all("unaudited" in each for each in reasons().values())
+    (plain,) = [command for command in commands if "vanilla" in command]
+    done = bench(*plain, "-n", "8")
+    assert "8 images" in done.stdout, done.stderr
+    after = reasons()
+    assert "unaudited" not in after["vanilla"]
+    assert "unaudited" in after["nlif"]
+
+
+@pytest.mark.parametrize("verdict", ["suspect", "invalid"])
+def test_what_an_audit_of_a_submission_finds_is_its_verdict(honest: Path, tmp_path: Path, verdict: str) -> None:
+    store, submission = Store(tmp_path / "bench.sqlite"), read_submission(honest)
+    merge_bundle(store, cut(submission.bundle), note={"submission": dict(submission.about)})
+    row = next(row for row in store.cells() if (row.defense, row.attack) == ("vanilla", "pgd3"))
+    known, cell = store.weights(row.weights_key), stored_cell(row)
+    assert known is not None
+    name = f"file:{known['sha256']}"
+    run = store.begin_run({})
+    store.record_weights(name, known["sha256"], {"file": "kept.safetensors"}, [], None, run)
+    spec = AuditSpec(name, cell.model, cell.test_hash, 128, "linf", cell.attack.eps)
+    store.record_audit(spec, verdict, [Finding("nan", verdict, 0.2, 0.0, "NaN logits")], 1.0, run)
+    board = next(board for board in boards(store, store.cells()) if board.division == "deterministic")
+    (entry,) = board.entries
+    assert entry.verdict == verdict
+    assert (entry.rank is None) == (verdict == "invalid")
+    assert all(row.audit is None for row in store.cells(defense="nlif"))
 
 
 def test_one_flipped_image_of_a_whole_rerun_is_seen(honest: Path, tmp_path: Path) -> None:
