@@ -1,10 +1,7 @@
 """`bench` from Python: results as data frames, and the evaluation of a model in hand."""
 
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -72,33 +69,15 @@ def load_results(
         if not file.is_file():
             raise BenchError(f"there is no store '{file}'; make one with: bench run --defense tgo --attack pgd40")
         target = str(file)
-    with _readable(target) as place:
-        store = Store(place)
-        try:
-            rows = chosen_cells(
-                store, defenses=_several(defenses), attacks=_several(attacks), dataset=dataset, model=model,
-                eps=None if eps is None else str(eps), seed=seed,
-            )  # fmt: skip
-            return samples_frame(store, rows) if samples else cells_frame(store, rows)
-        finally:
-            store.close()
-
-
-@contextmanager
-def _readable(target: str) -> Iterator[str]:
-    """A database that can be opened: SQLite writes beside a file even to read it, so where it may not, a copy."""
-    file = Path(target)
-    if "://" in target or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
-        yield target
-        return
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        try:
-            for part in (file, file.with_name(f"{file.name}-wal")):
-                if part.exists():
-                    shutil.copyfile(part, Path(folder) / part.name)
-        except OSError as error:
-            raise BenchError(f"cannot read '{file}': {error.strerror or error}") from error
-        yield str(Path(folder) / file.name)
+    store = Store(target, reading=True)
+    try:
+        rows = chosen_cells(
+            store, defenses=_several(defenses), attacks=_several(attacks), dataset=dataset, model=model,
+            eps=None if eps is None else str(eps), seed=seed,
+        )  # fmt: skip
+        return samples_frame(store, rows) if samples else cells_frame(store, rows)
+    finally:
+        store.close()
 
 
 def _several(names: Sequence[str] | str | None) -> Sequence[str] | None:

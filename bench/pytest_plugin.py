@@ -107,7 +107,7 @@ def _fallen(
             path = Path(found) / "bench.sqlite"
             if not path.is_file():
                 raise BenchError(f"there is no store '{path}'")
-            store = Store(path)
+            store = Store(path, reading=True)
         check = run_check(
             store, wanted, level=level, min_effect=min_effect, iterate=iterate, new_weights=new_weights
         )  # fmt: skip

@@ -259,11 +259,13 @@ def open_store(results: Path, store: str | None) -> "Store":
 
 
 def open_existing_store(results: Path, store: str | None) -> "Store | None":
-    """As `open_store`, but an SQLite file that does not exist is not created: None."""
+    """As `open_store`, to read: an SQLite file that is not there is not created (None), one that is read-only is read."""
     target = store or str(results / "bench.sqlite")
     if "://" not in target and not Path(target).exists():
         return None
-    return open_store(results, store)
+    from bench.store import Store
+
+    return Store(target, reading=True)
 
 
 def no_store(results: Path, store: str | None) -> str:

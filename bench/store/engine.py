@@ -1,7 +1,10 @@
 """Opening the database: pragmas, migrations, and errors in words."""
 
+import shutil
+import sqlite3
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from bench.errors import BenchError
+from bench.store.readonly import copied, is_writable
 from bench.store.schema import HEAD
 
 _BUSY_SECONDS = 60
@@ -21,16 +25,25 @@ def database_url(target: str | Path) -> str:
     return text if "://" in text else f"sqlite:///{text}"
 
 
-def open_engine(target: str | Path) -> Engine:
+def open_engine(target: str | Path, *, reading: bool = False) -> Engine:
     """Open a database and bring its tables up to date.
+
+    Args:
+        target: URL, or path of an SQLite file.
+        reading: nothing will be written. An SQLite file that cannot be written, or whose folder cannot, is then read
+            from a copy, which is brought up to date in its place; it goes when the engine is disposed of.
 
     Raises:
         BenchError: not writable, not a database, or made by a newer version.
     """
     url = database_url(target)
     path = None
+    copy: Path | None = None
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///"))
+        if reading and path.is_file() and not is_writable(path):
+            path = copy = copied(path)
+            url = database_url(copy)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -44,8 +57,16 @@ def open_engine(target: str | Path) -> Engine:
     if path is not None:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)
-    with readable_errors(str(target)):
-        _migrate(engine)
+    if copy is not None:
+        # Also at the end of a program that never closes its store.
+        remove = weakref.finalize(engine, shutil.rmtree, copy.parent, ignore_errors=True)
+        sa.event.listen(engine, "engine_disposed", lambda _: remove())
+    try:
+        with readable_errors(str(target)):
+            _migrate(engine, str(target))
+    except BenchError:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -54,8 +75,8 @@ def readable_errors(target: str) -> Iterator[None]:
     """Turn the database's own errors into one line with the mend."""
     try:
         yield
-    except (OperationalError, DatabaseError) as error:
-        text = str(error.orig)
+    except (OperationalError, DatabaseError, sqlite3.Error) as error:
+        text = str(getattr(error, "orig", error))
         hints = (
             ("readonly", "the file or its folder is read-only; choose another with --results or --store"),
             ("unable to open", "the file or its folder cannot be opened; choose another with --results or --store"),
@@ -87,7 +108,7 @@ def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, target: str) -> None:
     with engine.connect().execution_options(reading=True) as connection:
         version = _version(connection)
         others = sa.inspect(connection).get_table_names() if version is None else []
@@ -95,14 +116,25 @@ def _migrate(engine: Engine) -> None:
         return
     if others:
         raise BenchError(
-            f"the store '{engine.url.database}' is another program's database (it has a table '{others[0]}'); "
+            f"the store '{target}' is another program's database (it has a table '{others[0]}'); "
             "choose another with --store"
         )
+    try:
+        _upgrade(engine, target, version)
+    except (OperationalError, sqlite3.OperationalError) as error:
+        if version is None or "readonly" not in str(error):
+            raise
+        raise BenchError(
+            f"the store '{target}' has the older schema {version} and cannot be brought up to date: the file or its "
+            "folder is read-only; copy it to where it can be written and name the copy with --store"
+        ) from error
+
+
+def _upgrade(engine: Engine, target: str, version: str | None) -> None:
     if engine.dialect.name == "sqlite":
         # A property of the file, so it is set once, and only on a file of ours.
-        raw = engine.raw_connection()
-        raw.cursor().execute("PRAGMA journal_mode = WAL")
-        raw.close()
+        with closing(engine.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -116,7 +148,7 @@ def _migrate(engine: Engine) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise BenchError(
-                f"the store '{engine.url.database}' has schema {version}, which this version does not know; "
+                f"the store '{target}' has schema {version}, which this version does not know; "
                 "upgrade bench, or choose another store with --store"
             ) from error
 

@@ -86,14 +86,15 @@ class Store:
 
     Args:
         target: path of an SQLite file, or an SQLAlchemy URL.
+        reading: nothing will be written, so a file that cannot be is no obstacle.
 
     Raises:
         BenchError: it cannot be opened, or is not ours.
     """
 
-    def __init__(self, target: str | Path) -> None:
+    def __init__(self, target: str | Path, *, reading: bool = False) -> None:
         self.target = str(target)
-        self.engine = open_engine(target)
+        self.engine = open_engine(target, reading=reading)
 
     def close(self) -> None:
         """Release the file."""

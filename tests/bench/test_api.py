@@ -18,6 +18,7 @@ from bench.evidence.stored import stored_cell, stored_network
 from bench.frames import cells_frame, samples_frame
 from bench.report.formats.html import page
 from bench.store import Store
+from bench.store.readonly import copied
 
 
 def linear() -> nn.Module:
@@ -246,15 +247,15 @@ def test_names_and_budgets_may_be_given_as_they_come_to_mind(measured: Path) -> 
 
 def test_a_store_that_cannot_be_written_can_be_read(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite writes beside a database to read it; a mounted archive does not let it."""
-    import bench.api as module
+    import bench.store.engine as engine
 
     whole, before = bench.load_results(measured), sorted(measured.iterdir())
-    opened = []
-    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
-    monkeypatch.setattr(module, "Store", lambda target: opened.append(target) or Store(target))
+    copies = []
+    monkeypatch.setattr(engine, "is_writable", lambda file: False)
+    monkeypatch.setattr(engine, "copied", lambda file: copies.append(copied(file)) or copies[-1])
     assert bench.load_results(measured).equals(whole)
-    assert opened != [str(measured / "bench.sqlite")]
-    assert not Path(opened[0]).exists()
+    assert [copy.name for copy in copies] == ["bench.sqlite"]
+    assert not copies[0].parent.exists()
     assert sorted(measured.iterdir()) == before
 
 
