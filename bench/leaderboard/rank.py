@@ -4,13 +4,14 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from bench.again import commands
 from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
+from bench.leaderboard.met import Networks, meets, met, usual
 from bench.plan import without_eot
 from bench.report.doubt import reasons
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
@@ -30,7 +31,8 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
     A board holds what can be compared: one division, one test set, one number of images, one budget. An entry is one
     way to train one architecture, with all its training seeds. It is ranked by the worst case per image over every
     attack stored for it (any iterate), the mean over its seeds. So that nobody leads for having met fewer attacks, an
-    entry is ranked only if it met all required ones; others are listed below.
+    entry is ranked only if it met all required ones; others are listed below. A noisy network that met an attack with a
+    mean over more draws met it with fewer, too, and not the other way round.
 
     Args:
         store: where the outcomes are.
@@ -51,7 +53,8 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
     found = []
     for (division, dataset, test_hash, n, norm, eps), cells in groups.items():
         ways = _ways(cells, trained, origins)
-        needed = tuple(map(without_eot, required)) or _usual(ways.values())
+        asked = map(without_eot, required) if division == "deterministic" else required
+        needed = tuple(dict.fromkeys(asked)) or usual(ways.values())
         entries = [_entry(store, way, networks, needed, trained, origins) for way, networks in ways.items()]
         # The same network stands on the boards of several budgets, with a page of its own for each.
         place = hashlib.sha256("|".join((division, dataset, test_hash, n, norm, eps)).encode()).hexdigest()[:4]
@@ -66,10 +69,6 @@ def division_of(row: CellRow) -> str:
     if len(row.spec["model"]["in_shape"]) > 3:
         return "event"
     return "stochastic" if row.draws > 1 or row.spec["model"]["neuron"]["kind"] != "lif" else "deterministic"
-
-
-Networks = Mapping[str, Sequence[CellRow]]
-"""The cells of each network of an entry, by weights."""
 
 
 def _ways(
@@ -90,25 +89,6 @@ def _ways(
         way = hashlib.sha256((way_of(row, trained) + brought[row.weights_key][1]).encode()).hexdigest()
         ways.setdefault(way, {}).setdefault(row.weights_key, []).append(row)
     return ways
-
-
-def _met(cells: Iterable[CellRow]) -> dict[str, None]:
-    """Attacks that valid cells say a network met, without their means over draws, in the order of the cells."""
-    return dict.fromkeys(without_eot(row.attack) for row in cells if row.verdict != "invalid")
-
-
-def _usual(ways: Collection[Networks]) -> tuple[str, ...]:
-    """Attacks that at least half of the entries met, each by more than half of its networks."""
-    each = [_shared([_met(cells) for cells in networks.values()]) for networks in ways]
-    valid = sum(bool(names) for names in each)
-    known = dict.fromkeys(name for names in each for name in names)
-    return tuple(name for name in known if 2 * sum(name in names for names in each) >= valid)
-
-
-def _shared(met: Sequence[Mapping[str, None]]) -> dict[str, None]:
-    able = [names for names in met if names]
-    known = dict.fromkeys(name for names in able for name in names)
-    return {name: None for name in known if 2 * sum(name in names for names in able) > len(able)}
 
 
 def _seed(
@@ -145,7 +125,7 @@ def _entry(
     valid = {key: [row for row in group if row.verdict != "invalid"] for key, group in networks.items()}
     # A seed that met fewer attacks would be flattered. One that met more is not asked for: else whoever attacks
     # only the luckiest seed once more would be left with that one.
-    full = [group for group in valid.values() if group and _met(group).keys() >= set(needed)]
+    full = [group for group in valid.values() if group and not _lacking(group, needed)]
     chosen = full or [group for group in valid.values() if group]
     seeds = sorted((_seed(store, group, trained, origins) for group in chosen), key=lambda seed: seed.seed)
     newest = max(cells, key=lambda row: row.updated)
@@ -162,7 +142,7 @@ def _entry(
         recipe=recipe, seeds=tuple(seeds), clean=_over([seed.clean for seed in seeds]),
         worst=_over([seed.worst for seed in seeds]), verdict=verdict, reasons=tuple(why), missing=(),
         left_out=tuple(_left_out(networks, needed, shown)), apart=None,
-        passes=sum({without_eot(row.attack): passes_of(row) for row in shown}.values()),
+        passes=sum({row.attack: passes_of(row) for row in shown}.values()),
         seconds=sum(row.seconds for row in shown), version=str(origin.get("version") or "?"),
         commit=origin.get("commit"), dirty=any(origins.get(row.key, {}).get("dirty") for row in shown),
         device=str(origin.get("device") or "?"), repeat=commands(cells, recipe, origins),
@@ -178,10 +158,15 @@ def _left_out(networks: Networks, needed: Sequence[str], shown: Sequence[CellRow
             if row.verdict == "invalid":
                 why = ", ".join(reasons(row)) or "see bench show"
                 lines.append(f"{row.attack} on seed {row.seed} is invalid: {why}")
-        lacking = [name for name in needed if name not in _met(cells)]
+        lacking = _lacking(cells, needed)
         if counted and key not in counted:
             lines.append(f"seed {cells[0].seed} has not met {', '.join(lacking)}")
     return lines
+
+
+def _lacking(cells: Sequence[CellRow], needed: Sequence[str]) -> list[str]:
+    found = met(cells)
+    return [name for name in needed if not meets(found, name)]
 
 
 def _over(rates: Sequence[Rate]) -> SeedMean:
@@ -201,15 +186,17 @@ def _submitted(cells: Sequence[CellRow], origins: Mapping[str, Mapping[str, Any]
 
 
 def met_by(entry: Entry) -> tuple[str, ...]:
-    """Attacks that every seed of an entry met, without their means over draws."""
-    each = [dict.fromkeys(without_eot(row.attack) for row in seed.cells) for seed in entry.seeds]
-    return tuple(name for name in (each[0] if each else ()) if all(name in names for names in each))
+    """Attacks of an entry that every seed of it met, in the order of the first one's cells."""
+    each = [met(seed.cells) for seed in entry.seeds]
+    names = dict.fromkeys(row.attack for seed in entry.seeds for row in seed.cells)
+    return tuple(name for name in names if all(meets(found, name) for found in each))
 
 
 def _judged(entry: Entry, needed: Sequence[str]) -> Entry:
     if entry.verdict == "invalid":
         return replace(entry, why="all its cells are invalid: " + (", ".join(entry.reasons) or "see bench show"))
-    missing = tuple(name for name in needed if name not in met_by(entry))
+    lacking = {name for seed in entry.seeds for name in _lacking(seed.cells, needed)}
+    missing = tuple(name for name in needed if name in lacking)
     return replace(entry, missing=missing, why=f"has not met {', '.join(missing)}" if missing else "")
 
 

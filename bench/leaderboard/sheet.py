@@ -10,7 +10,6 @@ import pandas as pd
 from attacks.threat import format_eps
 from bench.leaderboard.entry import Board, Entry
 from bench.leaderboard.rank import UNAUDITED
-from bench.plan import without_eot
 from bench.report.doubt import MARK
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, embolden
@@ -100,13 +99,13 @@ def entry_line(board: Board, entry: Entry) -> dict[str, Any]:
         "weights": " ".join(str(seed.weights.get("sha256", "?")) for seed in entry.seeds),
         "test_set": board.test_hash, "repeat": entry.repeat, "submitted_by": entry.submitted.get("by"),
     }  # fmt: skip
-    names = dict.fromkeys([*board.required, *(without_eot(r.attack) for s in entry.seeds for r in s.cells)])
+    names = dict.fromkeys([*board.required, *(row.attack for seed in entry.seeds for row in seed.cells)])
     for name in names:
         values = [
             row.summary.robust_any.value
             for seed in entry.seeds
             for row in seed.cells
-            if row.summary is not None and without_eot(row.attack) == name
+            if row.summary is not None and row.attack == name
         ]
         line[f"under {name}"] = sum(values) / len(values) if values else None
     return line

@@ -13,6 +13,7 @@ import pytest
 from support import Run
 
 from bench.leaderboard.entry import Board, Entry
+from bench.leaderboard.met import draws_asked
 from bench.leaderboard.rank import boards, met_by
 from bench.leaderboard.sheet import boards_frame, write_boards
 from bench.statistics import over_seeds
@@ -87,6 +88,63 @@ def test_one_more_attack_on_one_seed_does_not_drop_the_others(full: Store) -> No
     entry = named(of(boards(full, [*rows, replace(more, attack="extra"), *others]), "deterministic"), "vanilla")
     assert [seed.seed for seed in entry.seeds] == [0, 1]
     assert entry.rank is not None
+
+
+def averaged(rows: list[CellRow], draws: int, defense: str) -> list[CellRow]:
+    """Another network under the same attacks, PGD with a mean over so many draws."""
+
+    def under(row: CellRow) -> CellRow:
+        named = replace(row, defense=defense, weights_key=f"file:{defense}")
+        if row.attack != "pgd3" or draws == 1:
+            return named
+        attack = row.spec["attack"] | {"eot": draws}
+        return replace(named, attack=f"pgd3:eot={draws}", spec=row.spec | {"attack": attack})
+
+    return [under(row) for row in rows]
+
+
+def test_a_mean_over_more_draws_meets_one_over_fewer_and_not_the_other_way_round(full: Store) -> None:
+    noisy = [row for row in full.cells() if (row.defense, row.seed, row.eps) == ("nlif", 0, "1/5")]
+    one, five, twenty = (averaged(noisy, draws, f"eot{draws}") for draws in (1, 5, 20))
+
+    def ranks(rows: list[CellRow], *required: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...] | None]]:
+        (board,) = boards(full, rows, required)
+        return board.required, {e.defense: None if e.rank else e.missing for e in board.entries}
+
+    # Half of them met it over 20 draws: nobody leads for having met fewer.
+    assert ranks([*one, *twenty]) == (("fgsm", "pgd3:eot=20"), {"eot20": None, "eot1": ("pgd3:eot=20",)})
+    assert ranks([*one, *five, *twenty]) == (
+        ("fgsm", "pgd3:eot=5"),
+        {"eot5": None, "eot20": None, "eot1": ("pgd3:eot=5",)},
+    )
+    assert ranks([*one, *five, *twenty], "pgd3")[1] == {"eot1": None, "eot5": None, "eot20": None}
+    assert ranks([*one, *five, *twenty], "pgd3:eot=20") == (
+        ("pgd3:eot=20",),
+        {"eot20": None, "eot1": ("pgd3:eot=20",), "eot5": ("pgd3:eot=20",)},
+    )
+    # Both attacks of one network cost something, and both are shown.
+    both = [*averaged(noisy, 1, "both"), *averaged(noisy, 20, "both")]
+    (board,) = boards(full, both)
+    assert board.required == ("fgsm", "pgd3:eot=20")
+    assert board.entries[0].passes > boards(full, one)[0].entries[0].passes
+    assert {"under pgd3", "under pgd3:eot=20"} <= set(boards_frame([board]).columns)
+
+
+def test_a_network_without_noise_meets_any_mean_with_the_plain_attack(full: Store) -> None:
+    board = of(boards(full, full.cells(), ["pgd3:eot=20"]), "deterministic")
+    assert board.required == ("pgd3",)
+    assert all(entry.rank for entry in board.entries)
+    noisy = of(boards(full, full.cells(), ["pgd3:eot=20"]), "stochastic")
+    assert [entry.missing for entry in noisy.entries] == [("pgd3:eot=20",)]
+    # Also where it is scored over several draws, among the noisy ones.
+    many = [replace(row, draws=3) for row in full.cells() if (row.defense, row.eps) == ("vanilla", "1/5")]
+    assert all(entry.rank for entry in boards(full, many, ["pgd3:eot=20"])[0].entries)
+
+
+def test_an_attack_that_takes_a_mean_by_itself_asks_for_it() -> None:
+    assert draws_asked("autoattack-rand") == 20
+    assert draws_asked("autoattack-rand:eot=5") == 5
+    assert (draws_asked("pgd40"), draws_asked("pgd40:alpha=0.01,eot=3@rga"), draws_asked("unknown7")) == (1, 3, 1)
 
 
 def test_what_is_left_out_of_a_ranked_entry_is_said(full: Store) -> None:

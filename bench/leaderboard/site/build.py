@@ -12,7 +12,6 @@ from bench.leaderboard.entry import Board, Entry
 from bench.leaderboard.sheet import boards_frame
 from bench.leaderboard.site.pages import Curve, entry_page, eps_text, index
 from bench.leaderboard.site.pictures import pictures
-from bench.plan import without_eot
 from bench.store import CellRow, Store
 
 _MARKER = ".bench-leaderboard"
@@ -95,8 +94,8 @@ def eps_curve(entry: Entry, everything: Sequence[CellRow]) -> Curve | None:
     ]  # fmt: skip
     budgets: dict[str, dict[str, CellRow]] = {}
     for row in same:
-        budgets.setdefault(without_eot(row.attack), {})[row.eps] = row
-    attack = max(budgets, key=lambda name: (len(budgets[name]), name == without_eot(seed.strongest), name))
+        budgets.setdefault(row.attack, {})[row.eps] = row
+    attack = max(budgets, key=lambda name: (len(budgets[name]), name == seed.strongest, name))
     if len(budgets[attack]) < 2:
         return None
     points = [(0.0, "0", seed.clean.value, seed.clean.low, seed.clean.high)]
