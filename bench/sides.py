@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bench.errors import BenchError
 from bench.spec import canonical_json
 from bench.store import CellRow, Store
-from bench.ways import Trained, way_of
+from bench.ways import Trained, is_noisy, way_of
 
 
 class Network(NamedTuple):
@@ -82,8 +82,8 @@ def sides(store: Store, first: Sequence[CellRow], second: Sequence[CellRow]) -> 
     if names[0] == names[1] and a != b:
         names = [f"{name} {rows[0].key[:6]}" for name, rows in zip(names, (one[a], two[b]), strict=True)]
     return (
-        Side(names[0], _noisy(one[a]), cells[a]),
-        Side(names[1], _noisy(two[b]), cells[b]),
+        Side(names[0], is_noisy(one[a][0]), cells[a]),
+        Side(names[1], is_noisy(two[b][0]), cells[b]),
         (*unlike, *left_out),
     )
 
@@ -140,10 +140,6 @@ def _left_out(ways: Mapping[str, Sequence[CellRow]], chosen: str, trained: Train
 def counted(rows: Sequence[CellRow]) -> str:
     """How many cells, in words."""
     return f"{len(rows)} cell{'s' * (len(rows) != 1)}"
-
-
-def _noisy(rows: Sequence[CellRow]) -> bool:
-    return bool(rows[0].spec["model"]["neuron"]["kind"] != "lif")
 
 
 def _called(rows: Sequence[CellRow]) -> str:

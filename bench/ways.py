@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.spec import canonical_json
 from bench.store import CellRow
+from models.neurons import NeuronSpec
 
 Trained = Mapping[str, Mapping[str, Any]]
 """What the store knows of each set of weights, from `Store.trained`."""
@@ -24,3 +25,8 @@ def way_of(row: CellRow, trained: Trained) -> str:
     spec.pop("seed", None)
     given = row.weights_key if row.weights_key.startswith("file:") else ""
     return canonical_json([row.spec["model"], spec, given])
+
+
+def is_noisy(row: CellRow) -> bool:
+    """Whether the network under a cell draws noise when it is run."""
+    return bool(row.spec["model"]["neuron"]["kind"] != NeuronSpec().kind)

@@ -8,7 +8,7 @@ from bench.errors import BenchError
 from bench.plan import without_eot
 from bench.resolve import parse_attack
 from bench.store import CellRow
-from models.neurons import NeuronSpec
+from bench.ways import is_noisy
 
 Networks = Mapping[str, Sequence[CellRow]]
 """The cells of each network of an entry, by weights."""
@@ -66,14 +66,10 @@ def usual(ways: Collection[Networks]) -> tuple[str, ...]:
     return tuple(name for name in asked if draws_asked(name) == most[without_eot(name)])
 
 
-def _is_noisy(row: CellRow) -> bool:
-    return bool(row.spec["model"]["neuron"]["kind"] != NeuronSpec().kind)
-
-
 def _draws_met(row: CellRow) -> float:
     # Without noise every draw is the same: one is as good as any number.
-    return int(row.spec["attack"].get("eot", 1)) if _is_noisy(row) else math.inf
+    return int(row.spec["attack"].get("eot", 1)) if is_noisy(row) else math.inf
 
 
 def _asked_of(row: CellRow) -> str:
-    return row.attack if _is_noisy(row) else without_eot(row.attack)
+    return row.attack if is_noisy(row) else without_eot(row.attack)

@@ -16,7 +16,7 @@ from bench.plan import without_eot
 from bench.report.doubt import reasons
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store
-from bench.ways import way_of
+from bench.ways import is_noisy, way_of
 from bench.worst import passes_of, worst_of
 
 UNAUDITED = "unaudited"
@@ -68,7 +68,7 @@ def division_of(row: CellRow) -> str:
     """What a cell may be compared with: noisy networks are a division of their own, and so is event data."""
     if len(row.spec["model"]["in_shape"]) > 3:
         return "event"
-    return "stochastic" if row.draws > 1 or row.spec["model"]["neuron"]["kind"] != "lif" else "deterministic"
+    return "stochastic" if row.draws > 1 or is_noisy(row) else "deterministic"
 
 
 def _ways(
