@@ -1,0 +1,31 @@
+"""The committed results: every table on a page comes out of the outcomes that lie beside it."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from support import ROOT, Run
+
+PAGE = ROOT / "results" / "cifar10-cnn-medium"
+
+
+@pytest.fixture
+def imported(bench: Run) -> Run:
+    pytest.importorskip("pyarrow")
+    done = bench("import", PAGE / "outcomes.parquet")
+    assert done.returncode == 0, done.stderr
+    return bench
+
+
+def test_tables_and_tests_come_out_of_the_outcomes(imported: Run, tmp_path: Path) -> None:
+    text = (PAGE / "README.md").read_text()
+    block = text.split("<!-- regenerates -->\n```sh\n")[1].split("```")[0]
+    commands = [shlex.split(line) for line in block.splitlines() if not line.startswith("bench import")]
+    assert len(commands) >= 4
+    for command, *arguments in commands:
+        assert command == "bench"
+        shown = imported(*arguments)
+        assert shown.returncode == 0, shown.stderr
+        if "-o" not in arguments:
+            assert shown.stdout.strip() in text, arguments
+    assert (tmp_path / "cells.csv").read_text() == (PAGE / "cells.csv").read_text()
