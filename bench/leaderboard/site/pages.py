@@ -1,6 +1,7 @@
 """What stands on the pages."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from html import escape
@@ -143,7 +144,7 @@ def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
     return (
         f'<tr data-verdict="{escape(entry.verdict)}"{"" if entry.rank else " class=unranked"}>'
         f'<td class="number" data-label="rank" data-value="{entry.rank or ""}">{entry.rank or "-"}</td>'
-        f'<th scope="row" class="name" data-rank="{entry.rank or "-"}"><a href="entries/{entry.slug}.html">{escape(entry.defense)}</a>{by}</th>'
+        f'<th scope="row" class="name" data-rank="{entry.rank or "-"}"><a href="entries/{entry.slug}.html">{_breakable(entry.defense)}</a>{by}</th>'
         f'<td class="model" data-label="model">{escape(entry.model)}, T {entry.T}</td>'
         f'<td class="number wide" data-label="worst case" data-value="{_value(entry.worst)}">{worst}</td>'
         f'<td class="number" data-label="clean" data-value="{_value(entry.clean)}">{_percent(entry.clean)}</td>'
@@ -155,6 +156,11 @@ def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
         f'<td data-label="code">{escape(_code(entry))}</td>'
         f'<td class="wide">{_popup(entry, name, curves.get(entry.slug))}</td></tr>'
     )
+
+
+def _breakable(name: str) -> str:
+    """A name that breaks between its parts before it breaks inside one."""
+    return re.sub(r"([:,+=])", r"\1<wbr>", escape(name))
 
 
 def _popup(entry: Entry, name: str, curve: Curve | None) -> str:
