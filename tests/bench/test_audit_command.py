@@ -90,5 +90,6 @@ def test_a_calibration_says_who_caught_what(capsys: pytest.CaptureFixture[str], 
     print_calibration(results, [3], 8)
     text = capsys.readouterr().out
     assert re.search(r"no graph +1 / 1 +100\.0", text)
-    assert "*zero gradient 1" in text
+    # Which checks alarm besides, and so where a line ends, is a matter of rounding.
+    assert "*zero gradient 1" in " ".join(text.split())
     assert f"of {len(CHECKS)} checks of sound networks" in text
