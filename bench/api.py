@@ -73,11 +73,17 @@ def load_results(
     try:
         rows = chosen_cells(
             store, defenses=_several(defenses), attacks=_several(attacks), dataset=dataset, model=model,
-            eps=None if eps is None else str(eps), seed=seed,
+            eps=None if eps is None else _written(eps), seed=seed,
         )  # fmt: skip
         return samples_frame(store, rows) if samples else cells_frame(store, rows)
     finally:
         store.close()
+
+
+def _written(eps: Fraction | str | float) -> str:
+    """A budget as it was meant: the float 0.1 is a tenth, and 8 / 255 is 8/255."""
+    steps = round(float(eps) * 255) if isinstance(eps, float) and abs(eps) < 1e6 else 0
+    return f"{steps}/255" if steps and abs(float(eps) - steps / 255) < 1e-12 else str(eps)
 
 
 def _several(names: Sequence[str] | str | None) -> Sequence[str] | None:
@@ -214,8 +220,7 @@ def _evaluated(
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"n must lie in [1, {len(dataset.x_test)}], got {n}")
     n, draws, attack_seed = int(n), None if draws is None else int(draws), int(attack_seed)
-    # A float is meant as it is written: 0.1 is a tenth.
-    resolved = [parse_attack(text, str(budget), norm, gradient) for text in attacks]
+    resolved = [parse_attack(text, _written(budget), norm, gradient) for text in attacks]
     where = pick_device(device, None)
     before, place = Snapshot(model), next(iter(model.parameters()), torch.zeros(0)).device
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from attacks.threat import format_eps
 from bench.errors import BenchError
-from bench.plan import without_eot
-from bench.sides import Cells, Key, Network, Side, sides
+from bench.sides import Cells, Key, Network, Side, shared, sides
 from bench.statistics import Paired, compare_pairs, holm, welch
 from bench.store import CellRow, Store
 from bench.worst import worst_of
@@ -113,15 +111,18 @@ def compare(
     pairs = _pairs(one, two)
     if not pairs:
         raise BenchError(_nothing_shared(one, two))
-    budgets = {pair.key[1:3] for pair in pairs if pair.key.attack != "clean"}
-    found = [_under_one(store, pair, iterate, len(budgets) > 1) for pair in pairs]
+    labels = _labels(pairs)
+    found = [_under_one(store, pair, iterate, labels) for pair in pairs]
     # A worst case is over attacks of one budget on the same images.
     groups: dict[tuple[object, ...], list[_Pair]] = {}
     for pair in pairs:
         if pair.key.attack != "clean":
             groups.setdefault(pair.key[1:5], []).append(pair)
-    for group in groups.values():
-        found += _under_all(store, group, iterate, len(budgets) > 1) if len(group) > 1 else []
+    several = [group for group in groups.values() if len(group) > 1]
+    for group in several:
+        found += _under_all(store, group, iterate, labels[group[0].key])
+    if several and one.noisy != two.noisy:
+        left_out = (*left_out, "no worst case: with noise it is estimated from few draws, without it is exact")
     return Contrast(one.name, two.name, level, iterate, _adjusted(found), left_out)
 
 
@@ -136,12 +137,9 @@ def _adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 def _pairs(one: Side, two: Side) -> list[_Pair]:
     """The attacks that both met; of several seeds of one attack's randomness the lowest that both have."""
-    # A mean over draws of no noise is none, and is dropped from the attack's name.
-    named = without_eot if one.noisy != two.noisy else str
     found: dict[tuple[object, ...], list[tuple[Key, Key]]] = {}
-    for a, b in product(one.cells, two.cells):
-        if named(a.attack) == named(b.attack) and a[1:5] == b[1:5]:
-            found.setdefault((max(a.attack, b.attack, key=len), *a[1:5]), []).append((a, b))
+    for place, a, b in shared(one, two):
+        found.setdefault(place, []).append((a, b))
     pairs = []
     for (name, *_), keys in found.items():
         a, b = min(keys, key=lambda pair: (pair[0].attack_seed != pair[1].attack_seed, pair[0].attack_seed, pair[1]))
@@ -149,57 +147,63 @@ def _pairs(one: Side, two: Side) -> list[_Pair]:
     return pairs
 
 
-def _under_one(store: Store, pair: _Pair, iterate: str, budget: bool) -> Comparison:
-    mine, theirs = _standing(store, pair.first, iterate), _standing(store, pair.second, iterate)
+def _under_one(store: Store, pair: _Pair, iterate: str, labels: Mapping[Key, str]) -> Comparison:
+    mine, theirs = (_standing(store, [cells], iterate) for cells in (pair.first, pair.second))
     a, b = _of_one_seed(mine, theirs)
-    rows = pair.first[a], pair.second[b]
-    name = pair.name + (_at(pair.key) if budget and pair.key.attack != "clean" else "")
-    return Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), _notes(*rows))
+    name = pair.name + labels[pair.key]
+    return Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), _notes([pair], a, b))
 
 
-def _under_all(store: Store, group: Sequence[_Pair], iterate: str, budget: bool) -> list[Comparison]:
-    """The worst case per image; nothing where no network of a side met all attacks."""
+def _under_all(store: Store, group: Sequence[_Pair], iterate: str, label: str) -> list[Comparison]:
+    """The worst case per image; nothing where no network of a side met all attacks, or the two had unlike draws.
+
+    What is worst for an image is known for certain without noise, and the less so the fewer the draws: two that are
+    known unlike well cannot be compared fairly.
+    """
     mine, theirs = (
-        _worst(store, [pair.first for pair in group], iterate),
-        _worst(store, [pair.second for pair in group], iterate),
+        _standing(store, cells, iterate) for cells in zip(*((p.first, p.second) for p in group), strict=True)
     )
     if not mine or not theirs:
         return []
     a, b = _of_one_seed(mine, theirs)
-    draws = mine[a].shape[1], theirs[b].shape[1]
-    noise = ("noise",) if max(draws) > 1 else ()
-    suspect = {
-        f"suspect: {row.defense} under {row.attack}"
-        for pair in group
-        for row in (pair.first[a], pair.second[b])
-        if row.verdict == "suspect"
-    }
-    notes = (f"per image the worst of {len(group)} attacks", *noise, *sorted(suspect))
-    name = WORST + (_at(group[0].key) if budget else "")
-    return [Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), notes)]
+    if mine[a].shape != theirs[b].shape:
+        return []
+    notes = (f"per image the worst of {len(group)} attacks", *_notes(group, a, b))
+    return [Comparison(WORST + label, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), notes)]
 
 
 def _compared(one: NDArray[np.bool_], two: NDArray[np.bool_]) -> Paired:
     return compare_pairs(one.mean(1), two.mean(1), (one.shape[1], two.shape[1]))
 
 
+def _labels(pairs: Sequence[_Pair]) -> dict[Key, str]:
+    """What tells comparisons under attacks of one name apart: norm, budget and number of images, where they differ."""
+    attacks = [pair.key for pair in pairs if pair.key.attack != "clean"]
+    norms, budgets, sizes = ({key.norm for key in attacks}, {key.eps for key in attacks}, {p.key.n for p in pairs})
+    found = {}
+    for pair in pairs:
+        key = pair.key
+        attacked = key.attack != "clean"
+        parts = [f" {key.norm}"] if attacked and len(norms) > 1 else []
+        parts += [f" at eps {format_eps(Fraction(key.eps))}"] if attacked and len(budgets) > 1 else []
+        parts += [f", n {key.n}"] if len(sizes) > 1 else []
+        found[key] = "".join(parts)
+    return found
+
+
 _Stands = Mapping[Network, NDArray[np.bool_]]
 """Where images stand, bool [N, draws], for each network."""
 
 
-def _standing(store: Store, cells: Cells, iterate: str) -> _Stands:
+def _standing(store: Store, attacks: Sequence[Cells], iterate: str) -> _Stands:
+    """In the worst case over some attacks, for the networks that met all of them."""
+    met = set.intersection(*(set(cells) for cells in attacks))
     found = {}
-    for network, row in cells.items():
-        outcome = store.outcome(row.key)
-        assert outcome is not None
-        found[network] = outcome.stands(iterate)
+    for network in sorted(met):
+        outcomes = [store.outcome(cells[network].key) for cells in attacks]
+        held = [outcome for outcome in outcomes if outcome is not None]
+        found[network] = worst_of(held, iterate)
     return found
-
-
-def _worst(store: Store, attacks: Sequence[Cells], iterate: str) -> _Stands:
-    each = [_standing(store, cells, iterate) for cells in attacks]
-    met = set.intersection(*(set(stands) for stands in each))
-    return {network: worst_of([stands[network] for stands in each]) for network in sorted(met)}
 
 
 def _of_one_seed(one: Iterable[Network], two: Iterable[Network]) -> tuple[Network, Network]:
@@ -210,32 +214,42 @@ def _of_one_seed(one: Iterable[Network], two: Iterable[Network]) -> tuple[Networ
 
 
 def _over_seeds(one: _Stands, two: _Stands) -> SeedContrast | None:
-    if min(len(one), len(two)) < 2:
+    """None where either side has a single seed, or all seeds agree, which says nothing on how much seeds differ."""
+    mine, theirs = _by_seed(one), _by_seed(two)
+    if min(len(mine), len(theirs)) < 2 or len({*mine}) == len({*theirs}) == 1:
         return None
-    mine, theirs = (tuple(float(side[network].mean()) for network in sorted(side)) for side in (one, two))
     found = welch(mine, theirs)
     return SeedContrast(mine, theirs, found.difference, found.low, found.high, found.p)
 
 
-def _at(key: Key) -> str:
-    return f" at eps {format_eps(Fraction(key.eps))}"
+def _by_seed(stands: _Stands) -> tuple[float, ...]:
+    """A rate for each training seed. What two machines trained from one seed began alike, and is averaged."""
+    rates: dict[int, list[float]] = {}
+    for network in sorted(stands):
+        rates.setdefault(network.seed, []).append(float(stands[network].mean()))
+    return tuple(float(np.mean(values)) for values in rates.values())
 
 
-def _notes(a: CellRow, b: CellRow) -> tuple[str, ...]:
-    notes = []
-    if max(a.draws, b.draws) > 1:
-        notes.append("noise")
-    old, new = (dict(row.spec["attack"]) for row in (a, b))
-    differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name) and name != "eot")
-    if differing:
-        notes.append(f"the attacks differ in {', '.join(differing)}")
-    if old.get("eot", 1) != new.get("eot", 1):
-        notes.append("gradients are means over draws for the noisy one only")
-    if a.spec["attack_seed"] != b.spec["attack_seed"]:
-        notes.append("other attack seeds")
-    if a.seed != b.seed:
-        notes.append(f"training seed {a.seed} against {b.seed}")
-    notes += [f"suspect: {row.defense} under {row.attack}" for row in (a, b) if row.verdict == "suspect"]
+def _notes(pairs: Sequence[_Pair], a: Network, b: Network) -> tuple[str, ...]:
+    """What keeps two networks from being measured quite alike under some attacks, and doubts about any cell used."""
+    notes: dict[str, None] = {}
+    for pair in pairs:
+        one, two = pair.first[a], pair.second[b]
+        if max(one.draws, two.draws) > 1:
+            notes["noise"] = None
+        old, new = (dict(row.spec["attack"]) for row in (one, two))
+        differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name) and name != "eot")
+        if differing and pair.key.attack != "clean":
+            notes[f"the attacks differ in {', '.join(differing)}"] = None
+        if old.get("eot", 1) != new.get("eot", 1):
+            notes["gradients are means over draws for the noisy one only"] = None
+        if one.spec["attack_seed"] != two.spec["attack_seed"]:
+            notes["other attack seeds"] = None
+        if one.seed != two.seed:
+            notes[f"training seed {one.seed} against {two.seed}"] = None
+        for row in (*pair.first.values(), *pair.second.values()):
+            if row.verdict == "suspect":
+                notes[f"suspect: {row.defense} under {row.attack}"] = None
     return tuple(notes)
 
 

@@ -7,6 +7,8 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.statistics.worst import better_of
+
 
 class Flag(IntFlag):
     """Things about one image's outcome that a rate cannot show.
@@ -70,8 +72,8 @@ class Outcome:
     def stands(self, iterate: str) -> NDArray[np.bool_]:
         """Where an image is right both without and under attack, bool [n, draws].
 
-        With `any` an image meets whichever of the two candidates leaves it right in fewer draws. It is one candidate
-        for all draws: an attacker does not see the noise, so cannot answer each draw with another image.
+        With `any` an image meets the worse of the two candidates. With noise an attacker does not see the draw, so
+        cannot answer it with the better of two images: which one an image meets in a draw is decided by the others.
 
         Args:
             iterate: `last` or `any`.
@@ -79,8 +81,7 @@ class Outcome:
         last = self.clean & self.last
         if iterate == "last":
             return last
-        best = self.clean & self.best
-        return np.where((best.sum(1) < last.sum(1))[:, None], best, last)
+        return better_of(last, self.clean & self.best)
 
     def part(self, start: int, n: int) -> "Outcome":
         """Those of n images from `start` on."""

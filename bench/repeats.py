@@ -40,7 +40,7 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     """The largest complete table of training seeds by attack seeds among cells of one defense and attack.
 
     Of several ways in which the defense was trained, or numbers of draws, the one with most cells is taken, then the
-    newest. What another machine trained with the same seed is a further network.
+    newest. Of what two machines trained from one seed the one from here is taken, since the two began alike.
 
     Raises:
         BenchError: the cells are of several kinds, or there are none that are valid.
@@ -57,7 +57,8 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     for row in valid:
         groups.setdefault((way_of(row, trained), row.draws), []).append(row)
     chosen = max(groups.values(), key=lambda group: (len(group), max(row.updated for row in group)))
-    table = {(Network(row.seed, row.weights_key), int(row.spec["attack_seed"])): row for row in chosen}
+    home = {network.seed: network for network in sorted({_network(row) for row in chosen}, reverse=True)}
+    table = {(_network(row), int(row.spec["attack_seed"])): row for row in chosen if home[row.seed] == _network(row)}
     networks, attack_seeds = _complete(set(table))
     parts = []
     for network in networks:
@@ -71,6 +72,10 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     cells = tuple(table[network, seed] for network in networks for seed in attack_seeds)
     seeds = tuple(network.seed for network in networks)
     return Repeats(title, cells, seeds, attack_seeds, np.asarray(parts), left_out)
+
+
+def _network(row: CellRow) -> Network:
+    return Network(row.seed, row.weights_key)
 
 
 def _how(row: CellRow, than: CellRow, trained: Trained) -> str:
@@ -90,27 +95,33 @@ def _complete(held: set[tuple[Network, int]]) -> tuple[tuple[Network, ...], tupl
 
 
 def advice(found: Repeats, split: Split, store: Store) -> str:
-    """What to run next: first what is unknown, then what the largest part of the error comes from."""
+    """What to run next: what is unknown, or more of what the largest part of the error comes from.
+
+    Every command keeps the levels that are there, so that the next split has all of them.
+    """
+    given = found.cells[0].weights_key.startswith("file:")
     another = {"--attack-seed": str(max(found.attack_seeds) + 1)}
-    if "training seed" in split.unknown:
-        return f"Next, to learn how much training seeds matter: {_command(found, store, {'--seed': '0,1,2'})}"
-    if "attack seed" in split.unknown:
-        return f"Next, to learn how much attack seeds matter: {_command(found, store, another)}"
-    largest = max((part for part in split.components if part.error is not None), key=lambda part: part.error or 0.0)
+    known = [part for part in split.components if part.error is not None and part.source != "interplay"]
+    largest = max(known, key=lambda part: part.error or 0.0)
+    if "training seed" in split.unknown and not given:
+        return f"Next, to learn how much training seeds matter: {_commands(found, store, {'--seed': '0,1,2'})}"
+    if "attack seed" in split.unknown and largest.source != "training seed":
+        return f"Next, to learn how much attack seeds matter: {_commands(found, store, another)}"
     more = {
         "training seed": {"--seed": ",".join(map(str, range(max(found.training_seeds) + 1 + largest.levels)))},
         "attack seed": another,
-        "draw": {"--draws": str(4 * largest.levels)},
-    }.get(largest.source, {"-n": str(4 * found.correct.shape[-1])})
+        "draw": {"--draws": str(2 * largest.levels)},
+    }.get(largest.source, {"-n": str(2 * found.correct.shape[-1])})
     return (
-        f"Most of the error comes from the {largest.source}; four times as many levels halve it: "
-        f"{_command(found, store, more)}"
+        f"Most of the error comes from the {largest.source}; more of it makes it smaller: "
+        f"{_commands(found, store, more)}"
     )
 
 
-def _command(found: Repeats, store: Store, instead: Mapping[str, str]) -> str:
-    """What measured these cells, with some options changed."""
-    first = found.cells[0]
-    alike = [row for row in found.cells if row.spec["attack_seed"] == first.spec["attack_seed"]]
-    recipe = dict((store.trained().get(first.weights_key, {}).get("spec") or {}).get("recipe") or {})
-    return command(alike, recipe, store.origins(), instead)
+def _commands(found: Repeats, store: Store, instead: Mapping[str, str]) -> str:
+    """What measured these cells, with some options changed; one command for each seed of the attack's randomness."""
+    recipe = dict((store.trained().get(found.cells[0].weights_key, {}).get("spec") or {}).get("recipe") or {})
+    origins = store.origins()
+    seeds = found.attack_seeds[:1] if "--attack-seed" in instead else found.attack_seeds
+    alike = [[row for row in found.cells if row.spec["attack_seed"] == seed] for seed in seeds]
+    return " && ".join(command(cells, recipe, origins, instead) for cells in alike)

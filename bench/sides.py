@@ -1,11 +1,12 @@
 """The two sides of a comparison: which of the stored networks and cells stand against each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
+from bench.plan import without_eot
 from bench.spec import canonical_json
 from bench.store import CellRow, Store
 from bench.ways import Trained, is_noisy, way_of
@@ -51,8 +52,8 @@ class Side:
 def sides(store: Store, first: Sequence[CellRow], second: Sequence[CellRow]) -> tuple[Side, Side, tuple[str, ...]]:
     """Choose on each side the networks that were trained in one way, so that no comparison mixes trainings.
 
-    Of all ways of the two those are taken that differ least from each other, then those that share most attacks,
-    then the newest.
+    Of all ways of the two that met an attack in common those are taken that differ least from each other, then those
+    that share most attacks, then the newest. Given weights, of which nobody knows how they were trained, differ most.
 
     Args:
         store: knows how networks were trained.
@@ -66,26 +67,51 @@ def sides(store: Store, first: Sequence[CellRow], second: Sequence[CellRow]) -> 
     """
     trained = store.trained()
     one, two = (_ways(rows, trained) for rows in (first, second))
-    cells = {way: _by_attack(rows) for way, rows in (one | two).items()}
+    left, right = ({way: _side(rows) for way, rows in ways.items()} for ways in (one, two))
 
     def rank(ways: tuple[str, str]) -> tuple[Any, ...]:
         a, b = ways
-        shared = len({key[:5] for key in cells[a]} & {key[:5] for key in cells[b]})
-        differing = len(_differing(one[a][0], two[b][0], trained))
-        return bool(shared), -differing, shared, max(row.updated for row in (*one[a], *two[b])), a, b
+        met = len({place for place, *_ in shared(left[a], right[b]) if place[0] != "clean"})
+        differing = _differing(one[a][0], two[b][0], trained)
+        unlike = _UNKNOWN if _given(one[a][0]) != _given(two[b][0]) else len(differing)
+        return bool(met), -unlike, met, max(row.updated for row in (*one[a], *two[b])), a, b
 
     a, b = max(product(one, two), key=rank)
     left_out = dict.fromkeys(_left_out(one, a, trained) + _left_out(two, b, trained))
     differing = _differing(one[a][0], two[b][0], trained)
     unlike = (f"the two were trained with other {', '.join(differing)}",) if differing else ()
-    names = [_called(one[a]), _called(two[b])]
-    if names[0] == names[1] and a != b:
-        names = [f"{name} {rows[0].key[:6]}" for name, rows in zip(names, (one[a], two[b]), strict=True)]
-    return (
-        Side(names[0], is_noisy(one[a][0]), cells[a]),
-        Side(names[1], is_noisy(two[b][0]), cells[b]),
-        (*unlike, *left_out),
-    )
+    mine, theirs = left[a], right[b]
+    if mine.name == theirs.name:
+        mine, theirs = (
+            replace(side, name=f"{side.name} {rows[0].key[:6]}") for side, rows in ((mine, one[a]), (theirs, two[b]))
+        )
+    return mine, theirs, (*unlike, *left_out)
+
+
+_UNKNOWN = 99
+"""More than the parts of a recipe in which two known ones can differ."""
+
+
+def shared(one: Side, two: Side) -> list[tuple[tuple[Any, ...], Key, Key]]:
+    """Attacks that both sides met, on the same images: what they have in common, and the key on each side.
+
+    A mean over draws of no noise is none, and is dropped from the attack's name: so where only one of the two is noisy
+    names are compared without it. The common name is the longer one.
+    """
+    named = without_eot if one.noisy != two.noisy else str
+    return [
+        ((max(a.attack, b.attack, key=len), *a[1:5]), a, b)
+        for a, b in product(one.cells, two.cells)
+        if named(a.attack) == named(b.attack) and a[1:5] == b[1:5]
+    ]
+
+
+def _side(rows: Sequence[CellRow]) -> Side:
+    return Side(_called(rows), is_noisy(rows[0]), _by_attack(rows))
+
+
+def _given(row: CellRow) -> bool:
+    return row.weights_key.startswith("file:")
 
 
 def _ways(rows: Sequence[CellRow], trained: Trained) -> dict[str, list[CellRow]]:

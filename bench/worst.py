@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.base import Attack
+from bench.outcome import Outcome
 from bench.registry import ATTACKS
 from bench.spec import canonical_json
-from bench.statistics import Chosen, Rate, lower, wilson, worst_case
+from bench.statistics import Rate, wilson, worst_case
 from bench.store import CellRow, Store
 
 
@@ -19,8 +20,9 @@ class Network:
 
     Attributes:
         defense, dataset, model, seed, norm, eps, n: what it is.
-        standing: attack -> where each image is right without and under it, bool [n, draws].
+        outcomes: attack -> its outcome, all of the same images and draws.
         passes: attack -> forward and backward passes per image that it states.
+        iterate: `last` or `any`.
     """
 
     defense: str
@@ -30,8 +32,9 @@ class Network:
     norm: str
     eps: str
     n: int
-    standing: Mapping[str, NDArray[np.bool_]]
+    outcomes: Mapping[str, Outcome]
     passes: Mapping[str, int]
+    iterate: str
 
 
 @dataclass(frozen=True)
@@ -68,34 +71,41 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
         groups.setdefault(canonical_json([*same, spec["attack_seed"]]), []).append(row)
     found = []
     for group in groups.values():
-        standing: dict[str, NDArray[np.bool_]] = {}
+        outcomes: dict[str, Outcome] = {}
         passes: dict[str, int] = {}
         for row in group:
             outcome = store.outcome(row.key)
             assert outcome is not None
             if row.spec["attack"]["family"] == "clean":
                 continue
-            standing[row.attack] = outcome.stands(iterate)
+            outcomes[row.attack] = outcome
             passes[row.attack] = passes_of(row)
-        if len(standing) > 1:
+        if len(outcomes) > 1:
             first = group[0]
             found.append(
                 Network(
                     first.defense, first.dataset, first.model, first.seed, first.norm, first.eps, first.n,
-                    standing, passes,
+                    outcomes, passes, iterate,
                 )
             )  # fmt: skip
     return found
 
 
-def worst_of(stands: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """The worst case over attacks, of as many scoring draws as all of them have: draw d is the same noise in all.
+def worst_of(outcomes: Sequence[Outcome], iterate: str) -> NDArray[np.bool_]:
+    """Where images stand in the worst case over attacks on one network, bool [N, draws].
+
+    Of as many scoring draws as all of them have, since draw d is the same noise in all.
 
     Args:
-        stands: for each attack on one network where images stand, bool [N, draws].
+        outcomes: at least one, of the same images.
+        iterate: with `any` each candidate of an attack counts as an attack.
     """
-    draws = min(each.shape[1] for each in stands)
-    return worst_case([each[:, :draws] for each in stands])
+    if len(outcomes) == 1:
+        # No choice between attacks: the attack's own rate, as every table shows it.
+        return outcomes[0].stands(iterate)
+    draws = min(outcome.clean.shape[1] for outcome in outcomes)
+    kinds = ("last",) if iterate == "last" else ("last", "best")
+    return worst_case([(outcome.clean & getattr(outcome, kind))[:, :draws] for outcome in outcomes for kind in kinds])
 
 
 def passes_of(row: CellRow) -> int:
@@ -108,46 +118,49 @@ def passes_of(row: CellRow) -> int:
     return int((forwards + backwards) * attack["restarts"] * attack.get("eot", 1))
 
 
+def in_common(subjects: Sequence[Network]) -> list[str]:
+    """Attacks that all networks met."""
+    return sorted(set.intersection(*(set(subject.outcomes) for subject in subjects)))
+
+
 def cheapest_order(subjects: Sequence[Network]) -> list[str]:
     """Attacks that all networks met, in the order that lowers their summed robust accuracy fastest per pass.
 
     Greedy: next comes the attack that breaks most further images per pass that it costs on the images still
     standing; attacks that break nothing more are left out.
     """
-    names = sorted(set.intersection(*(set(subject.standing) for subject in subjects)))
-    left = [_untouched(subject) for subject in subjects]
+    names = in_common(subjects)
     order: list[str] = []
     while True:
-        gains = {name: _gain(name, subjects, left) for name in names if name not in order}
+        left = [_left(subject, order) for subject in subjects]
+        gains = {name: _gain([*order, name], subjects, left) for name in names if name not in order}
         best = max(gains, key=lambda name: gains[name], default=None)
         if best is None or gains[best] <= 0:
             return order
         order.append(best)
-        left = [lower(now, Chosen.only(subject.standing[best])) for now, subject in zip(left, subjects, strict=True)]
 
 
-def _untouched(subject: Network) -> Chosen:
-    """Before any attack every image stands."""
-    return Chosen.only(np.ones_like(next(iter(subject.standing.values()))))
+def _left(subject: Network, names: Sequence[str]) -> NDArray[np.float64]:
+    """The share of draws in which each image stands once these attacks were run, [n]; all of them before any."""
+    if not names:
+        return np.ones(subject.n)
+    return np.asarray(worst_of([subject.outcomes[name] for name in names], subject.iterate).mean(1))
 
 
-def _gain(name: str, subjects: Sequence[Network], left: Sequence[Chosen]) -> float:
+def _gain(order: Sequence[str], subjects: Sequence[Network], left: Sequence[NDArray[np.float64]]) -> float:
+    """What the last attack of an order breaks beyond those before it, for each pass."""
     broken, cost = 0.0, 0.0
-    for now, subject in zip(left, subjects, strict=True):
-        joined = lower(now, Chosen.only(subject.standing[name]))
-        broken += float(now.stands.mean(1).sum() - joined.stands.mean(1).sum())
-        cost += float(now.stands.any(1).sum()) * max(subject.passes[name], 1)
+    for before, subject in zip(left, subjects, strict=True):
+        broken += float(before.sum() - _left(subject, order).sum())
+        cost += float((before > 0).sum()) * max(subject.passes[order[-1]], 1)
     return broken / cost if cost else 0.0
 
 
 def steps(subject: Network, order: Sequence[str]) -> list[Step]:
     """What each attack adds to the worst case, in a given order."""
-    left, passes, found = _untouched(subject), 0, []
-    for name in order:
-        left = lower(left, Chosen.only(subject.standing[name]))
+    passes, found = 0, []
+    for count, name in enumerate(order, 1):
         passes += subject.passes[name]
-        alone, together = (
-            wilson(float(stands.mean(1).sum()), subject.n) for stands in (subject.standing[name], left.stands)
-        )
+        alone, together = (wilson(float(_left(subject, names).sum()), subject.n) for names in ([name], order[:count]))
         found.append(Step(name, alone, together, passes))
     return found

@@ -57,6 +57,8 @@ def compare(
 
     filters = {"attacks": attack, "dataset": dataset, "model": model, "eps": eps, "seed": seed}
     one, two = _cells(opened, first, filters), _cells(opened, second, filters)
+    if {row.key for row in one} == {row.key for row in two}:
+        raise BenchError(f"'{first}' and '{second}' are the same networks; two seeds of one recipe are named by keys")
     o.write_or_print(contrast_text(compared(opened, one, two, level=level, iterate=iterate), form), output)
 
 

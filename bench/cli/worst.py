@@ -23,14 +23,15 @@ def worst(
 ) -> None:
     """Print, for every stored network, the per-image worst case over all attacks that were run on it.
 
-    A network is as robust as the best attack on it: an image counts only where it survives every one. Attacks
-    are listed in the order that lowers robust accuracy fastest per pass. Nothing is computed anew.
+    A network is as robust as the best attack on it: an image counts only where it survives every one. With noise the
+    attack that an image meets in one draw is chosen by its other draws. Attacks are listed in the order that lowers
+    robust accuracy fastest per pass. Nothing is computed anew.
     """
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     from bench.report.worst import print_worst, worst_json
     from bench.resolve import parse_eps_text
-    from bench.worst import cheapest_order, networks, steps
+    from bench.worst import cheapest_order, in_common, networks, steps
 
     opened = o.open_existing_store(results, store)
     if opened is None:
@@ -39,10 +40,10 @@ def worst(
     found = networks(opened, rows, iterate)
     if not found:
         raise BenchError("no network was measured under two attacks of one budget yet; see: bench ls runs")
-    common = None if each else cheapest_order(found)
-    if common == []:
+    if not each and not in_common(found):
         raise BenchError("the networks have no attack in common; use --each, or --eps, --dataset, --model")
-    listed = [(network, steps(network, common or cheapest_order([network]))) for network in found]
+    common = None if each else cheapest_order(found)
+    listed = [(network, steps(network, cheapest_order([network]) if common is None else common)) for network in found]
     if as_json:
         print(json.dumps(worst_json(listed), indent=1))
     else:

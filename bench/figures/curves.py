@@ -49,7 +49,7 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
     """Robust accuracy over eps, a curve for each defense; clean accuracy stands at eps = 0.
 
     Points of one curve are of the same test set, images, draws and training; where several kinds are stored, the one
-    with most budgets is drawn.
+    with most budgets is drawn, of the seeds that are there at every budget.
 
     Args:
         cells: rows of `cells_frame` of one dataset and model.
@@ -63,7 +63,7 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
     chosen = _of_one_place(rows_where(valid, [_same_attack(name, attack) for name in valid["attack"]]), attack)
     lines, used = [], []
     for defense, group in chosen.groupby("defense", sort=False):
-        group = _of_one_kind(group, "eps")
+        group = _of_the_same_seeds(_of_one_kind(group, "eps"), "eps")
         used.append(group)
         first = group.drop_duplicates("weights")
         lines.append(_point(str(defense), 0.0, "0", first, "clean"))
@@ -104,7 +104,7 @@ def lambda_curves(
     chosen = chosen[chosen["lam"].notna() | chosen["defense"].isin(beside)]
     chosen = _of_one_budget(_of_one_place(chosen, " or ".join(attacks)))
     kinds = chosen.assign(kind=[without_lambda(name) for name in chosen["defense"]])
-    groups = [_of_one_kind(group, "lam") for _, group in kinds.groupby("kind", sort=False)]
+    groups = [_of_the_same_seeds(_of_one_kind(group, "lam"), "lam") for _, group in kinds.groupby("kind", sort=False)]
     most = max(group["lam"].nunique() for group in groups)
     used = [group for group in groups if min(most, 2) <= group["lam"].nunique() or group["lam"].isna().all()]
     lines = []
@@ -224,6 +224,15 @@ def _of_one_kind(group: pd.DataFrame, over: str) -> pd.DataFrame:
     """Cells that may stand on one curve: of the kinds that are stored, that with most points, then most images."""
     kinds = [kind for _, kind in group.groupby(_KIND, dropna=False)]
     return max(kinds, key=lambda kind: (kind[over].nunique(), kind["n"].iloc[0], kind["updated"].max()))
+
+
+def _of_the_same_seeds(group: pd.DataFrame, over: str) -> pd.DataFrame:
+    """The cells of training seeds that every point of a curve has, so that it bends for no other seed's sake.
+
+    Where no seed has every point, all cells: the caption says how many seeds the points have.
+    """
+    common = set.intersection(*(set(at["seed"]) for _, at in group.groupby(over, dropna=False)))
+    return rows_where(group, [seed in common for seed in group["seed"]]) if common else group
 
 
 def _of_one_budget(chosen: pd.DataFrame) -> pd.DataFrame:

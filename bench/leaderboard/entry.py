@@ -54,8 +54,8 @@ class Entry:
         reasons: behind the verdict.
         missing: attacks of the board that it has not met.
         left_out: what was measured of it and does not count, and why: invalid cells, seeds that met fewer attacks.
-        apart: p-value that it only seems more robust than the next one below, on the same images, Holm over the board;
-            None for the last one and for those that are not ranked.
+        apart: p-value that it and the next one below differ by chance, on the same images, Holm over the board; None
+            for the last one and for those that are not ranked.
         passes: forward and backward passes per image of all its attacks, as they state them.
         seconds: time that its attacks took, on `device`.
         version, commit, dirty, device: of the code and machine that measured it.
@@ -95,6 +95,7 @@ class Board:
     Attributes:
         division: one of `DIVISIONS`.
         dataset, test_hash, n: the first `n` images of that test set.
+        draws: of the noise, over which each image is scored; 1 without noise.
         norm, eps: budget, `eps` as stored (an exact fraction).
         required: attacks that an entry must have met to be ranked, in the order of the table.
         entries: ranked ones first, best first; then those that are not.
@@ -104,6 +105,7 @@ class Board:
     dataset: str
     test_hash: str
     n: int
+    draws: int
     norm: str
     eps: str
     required: tuple[str, ...]

@@ -30,7 +30,8 @@ def write_boards(found: Sequence[Board], form: str) -> str:
 def board_title(board: Board) -> str:
     """What a board compares, in a line."""
     eps = format_eps(Fraction(board.eps))
-    return f"{board.dataset}, {board.division} networks, {board.norm} eps {eps}, first {board.n} test images"
+    draws = f", {board.draws} draws" if board.draws > 1 else ""
+    return f"{board.dataset}, {board.division} networks, {board.norm} eps {eps}, first {board.n} test images{draws}"
 
 
 def board_sheet(board: Board) -> Sheet:

@@ -162,7 +162,7 @@ def sheet_of(table: Matrix) -> Sheet:
 
 
 def _caption(table: Matrix, places: pd.DataFrame, constant: Sequence[str]) -> str:
-    iterate = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
+    iterate = {"last": "last iterate", "any": "any iterate: under the worse of the last and the strongest one visited"}
     facts = [f"{name} {places[name].iloc[0]}" for name in constant]
     threats = {f"{row.norm} eps {format_eps(Fraction(row.eps))}" for row in table.cells}
     times = {f"T {row.spec['model']['T']}" for row in table.cells}

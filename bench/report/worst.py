@@ -22,6 +22,8 @@ def print_worst(found: Sequence[tuple[Network, Sequence[Step]]], iterate: str) -
             table.add_column(name, justify="right", no_wrap=True)
         for step in steps:
             table.add_row(step.attack, percent(step.alone), percent(step.together), f"{step.passes:,}")
+        if not steps:
+            table.add_row("no attack breaks an image", "", "", "")
         emit(console, table)
     console.print(
         f"Robust accuracy in percent, 95% Wilson interval, {iterate} iterate: per image, the worst over the attacks "

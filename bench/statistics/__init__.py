@@ -3,18 +3,17 @@
 from bench.statistics.paired import Alternative, Paired, compare_pairs, holm, mcnemar, sign_flip
 from bench.statistics.rates import Rate, wilson
 from bench.statistics.seeds import SeedMean, Welch, over_seeds, welch
-from bench.statistics.worst import Chosen, lower, worst_case
+from bench.statistics.worst import better_of, worst_case
 
 __all__ = [
     "Alternative",
-    "Chosen",
     "Paired",
     "Rate",
     "SeedMean",
     "Welch",
+    "better_of",
     "compare_pairs",
     "holm",
-    "lower",
     "mcnemar",
     "over_seeds",
     "sign_flip",

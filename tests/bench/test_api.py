@@ -267,3 +267,16 @@ def test_a_frame_without_a_store_says_what_it_can(full: Store) -> None:
     assert bare["epochs"].isna().all()
     assert whole["device"].notna().all()
     assert isinstance(samples_frame(full, []), pd.DataFrame)
+
+
+def test_a_float_budget_is_what_it_was_meant_to_be() -> None:
+    from bench.api import _written
+
+    written = [_written(eps) for eps in (8 / 255, 0.1, "8/255", 0.0, 16 / 255)]
+    assert written == ["8/255", "0.1", "8/255", "0.0", "16/255"]
+        "8/255",
+        "0.1",
+        "8/255",
+        "0.0",
+        "16/255",
+    ]

@@ -243,6 +243,15 @@ def test_many_curves_differ_to_the_eye_and_labels_do_not_overlap() -> None:
     assert [len(line.get_xdata()) for line in hollow] == [3] * 17  # type: ignore[arg-type]
 
 
+def test_a_curve_is_of_the_seeds_that_every_point_has() -> None:
+    """Seed 1 was measured at one budget only, where it is much better."""
+    frame = cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0), ("at", 0.2, 0.9, 1))
+    points = eps_curves(frame, "pgd10").points
+    assert points["value"].tolist()[1:] == pytest.approx([0.6, 0.5])
+    apart = cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.9, 1))
+    assert eps_curves(apart, "pgd10").points["value"].tolist()[1:] == pytest.approx([0.6, 0.9])
+
+
 def test_the_same_figure_is_the_same_bytes_in_every_format(tmp_path: Path) -> None:
     frame = cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0))
     for form in FORMATS:

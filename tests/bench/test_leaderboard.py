@@ -205,7 +205,7 @@ def test_a_clearly_better_network_is_set_apart(full: Store) -> None:
     gained, lost = int((stands[0] > stands[1]).sum()), int((stands[0] < stands[1]).sum())
     from bench.statistics import mcnemar
 
-    assert ranked[0].apart == pytest.approx(mcnemar(gained, lost))
+    assert ranked[0].apart == pytest.approx(mcnemar(gained, lost, "two-sided"))
 
 
 def test_every_format_holds_every_entry(full: Store) -> None:

@@ -54,25 +54,38 @@ def test_an_image_wrong_without_attack_counts_as_not_robust() -> None:
     yes, no = np.array([[True, True]]), np.array([[False, True]])
     margin, flags = np.zeros(1, np.float32), np.zeros(1, np.uint8)
     assert Outcome(no, yes, yes, margin, margin, flags).robust_last.tolist() == [0.5]
-    assert Outcome(yes, yes, no, margin, margin, flags).robust_any.tolist() == [0.5]
+    assert Outcome(no, yes, yes, margin, margin, flags).robust_any.tolist() == [0.5]
 
 
-def test_an_attacker_hands_in_one_candidate_for_all_draws() -> None:
-    """Each candidate fools other draws: whoever does not see the noise cannot have both."""
+def test_the_candidate_of_a_draw_is_chosen_by_the_other_draws() -> None:
+    """Whoever does not see the noise cannot answer each draw with the better of two images."""
     clean = np.ones((3, 4), bool)
     last = np.array([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
     best = np.array([[1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
     found = Outcome(clean, last, best, np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.uint8))
-    assert found.robust_any.tolist() == [0.5, 1.0, 0.25]
-    assert found.stands("any").tolist() == [best[0].tolist(), last[1].tolist(), last[2].tolist()]
+    # Draw 0 of image 0: in the others it stands 3 times under the last and once under the best, which is taken. In draw
+    # 1 it stands twice under either.
+    assert found.stands("any")[0].tolist() == [True, True, True, True]
+    assert found.stands("any")[1].all()
+    # Draw 0 of image 2: once under either, so the last; in draw 3 never under the last.
+    assert found.stands("any")[2].tolist() == [False, False, False, True]
+
+
+def test_two_candidates_that_are_equally_good_are_no_worse_together() -> None:
+    random = np.random.default_rng(0)
+    bits = [np.ones((20_000, 5), bool), *(random.random((2, 20_000, 5)) < 0.5)]
+    zero = np.zeros(20_000, np.float32)
+    found = Outcome(*bits, zero, zero, np.zeros(20_000, np.uint8))
+    assert found.robust_any.mean() == pytest.approx(0.5, abs=0.01)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6))
-def test_any_iterate_is_no_kinder_than_the_last_and_is_the_union_for_a_network_without_noise(
+def test_any_iterate_is_the_union_for_a_network_without_noise_and_no_image_depends_on_others(
     seed: int, draws: int
 ) -> None:
     found = outcome(40, draws, seed)
-    assert (found.robust_any <= found.robust_last).all()
     assert (found.robust_any >= (found.clean & found.last & found.best).mean(1)).all()
+    part = Outcome(*(value[7:19] for value in vars(found).values()))
+    assert np.array_equal(part.robust_any, found.robust_any[7:19])
     if draws == 1:
         assert np.array_equal(found.robust_any, (found.clean & found.last & found.best)[:, 0])

@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support import Run
 
+from bench.outcome import Outcome
 from bench.worst import Network, cheapest_order, steps
 
 
 def network(standing: dict[str, list[int]], passes: dict[str, int] | None = None) -> Network:
-    arrays = {name: np.array(values, bool)[:, None] for name, values in standing.items()}
+    outcomes = {name: made(np.array(values, bool)[:, None]) for name, values in standing.items()}
     n = len(next(iter(standing.values())))
-    return Network("vanilla", "digits", "tiny", 0, "linf", "1/10", n, arrays, passes or dict.fromkeys(standing, 1))
+    passes = passes or dict.fromkeys(standing, 1)
+    return Network("vanilla", "digits", "tiny", 0, "linf", "1/10", n, outcomes, passes, "any")
+
+
+def made(stands: NDArray[np.bool_]) -> Outcome:
+    """Images that are right without attack; `stands`: where they are so under it, [n, draws]."""
+    zero = np.zeros(len(stands), np.float32)
+    return Outcome(np.ones_like(stands), stands, stands, zero, zero, np.zeros(len(stands), np.uint8))
 
 
 def test_an_image_counts_only_where_it_survives_every_attack() -> None:
@@ -42,6 +51,16 @@ def test_the_order_reaches_the_worst_case_over_all(rows: list[list[int]]) -> Non
     assert (found[-1].together.value if found else 1.0) == pytest.approx(worst)
     values = [step.together.value for step in found]
     assert values == sorted(values, reverse=True)
+
+
+def test_the_first_attack_alone_is_the_worst_case_so_far() -> None:
+    """Each image falls in one of five draws only."""
+    stands = np.ones((10, 5), bool)
+    stands[np.arange(10), np.arange(10) % 5] = False
+    subject = Network("nlif", "digits", "tiny", 0, "linf", "1/10", 10, {"a": made(stands)}, {"a": 1}, "any")
+    assert cheapest_order([subject]) == ["a"]
+    (only,) = steps(subject, ["a"])
+    assert (only.alone.value, only.together.value) == (0.8, 0.8)
 
 
 def test_the_command(bench: Run, tiny_run: list[str]) -> None:

@@ -27,25 +27,29 @@ def test_without_noise_an_image_stands_where_it_stands_under_all(seed: int, atta
     assert np.array_equal(worst_case(list(outcomes)), outcomes.all(0))
 
 
-@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 5))
-def test_it_is_never_above_any_attack_and_does_not_depend_on_their_order(seed: int, attacks: int, draws: int) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(2, 5))
+def test_what_decides_a_draw_is_the_other_draws(seed: int, attacks: int, draws: int) -> None:
     random = np.random.default_rng(seed)
-    outcomes = list(random.random((attacks, 20, draws)) < random.random((attacks, 20, 1)))
-    found = worst_case(outcomes)
-    assert found.sum() <= min(stands.sum() for stands in outcomes)
-    assert found.sum() >= np.logical_and.reduce(outcomes).sum()
-    if len({int(stands.sum()) for stands in outcomes}) == attacks:
-        assert np.array_equal(worst_case(outcomes[::-1]), found)
+    outcomes = random.random((attacks, 20, draws)) < random.random((attacks, 20, 1))
+    found = worst_case(list(outcomes))
+    flipped = outcomes.copy()
+    flipped[..., 0] = ~flipped[..., 0]
+    assert np.array_equal(worst_case(list(flipped))[:, 0], ~found[:, 0])
+    assert (found >= np.logical_and.reduce(list(outcomes))).all()
+    assert (found <= np.logical_or.reduce(list(outcomes))).all()
+    if attacks == 1:
+        assert np.array_equal(found, outcomes[0])
 
 
 def test_attacks_that_are_equally_good_are_no_worse_together() -> None:
     """Nothing but luck tells them apart: the least rate is far below the truth, and further with each attack."""
     random = np.random.default_rng(0)
-    chance = random.random(4000)
-    outcomes = drawn(random, np.broadcast_to(chance, (6, 4000)))
-    truth = float(chance.mean())
-    assert least(outcomes) < truth - 0.1
-    assert worst_case(outcomes).mean() == pytest.approx(truth, abs=0.012)
+    for attacks, n, repeats in ((6, 4000, 1), (33, 100, 60)):
+        chance = random.random(n)
+        found = [drawn(random, np.broadcast_to(chance, (attacks, n))) for _ in range(repeats)]
+        truth = float(chance.mean())
+        assert np.mean([least(outcomes) for outcomes in found]) < truth - 0.1
+        assert np.mean([worst_case(outcomes).mean() for outcomes in found]) == pytest.approx(truth, abs=0.012)
 
 
 def test_attacks_that_break_other_images_are_worse_together() -> None:
@@ -58,15 +62,14 @@ def test_attacks_that_break_other_images_are_worse_together() -> None:
     assert 0.1 <= found < 0.15
 
 
-def test_it_is_not_below_the_truth_beyond_chance() -> None:
+def test_it_is_not_below_the_truth_in_expectation() -> None:
     random = np.random.default_rng(2)
-    gaps = []
-    for _ in range(40):
-        chances = np.clip(random.random(400) + random.normal(0, 0.15, (5, 400)), 0, 1)
-        gaps.append(worst_case(drawn(random, chances)).mean() - chances.min(0).mean())
-    # Of two attacks of nearly the same rate the one with more luck is taken: no more than the error of a rate.
-    assert np.mean(gaps) > 0
-    assert np.mean(gaps) < 0.08
+    for attacks in (5, 30):
+        gaps = []
+        for _ in range(40):
+            chances = np.clip(random.random(200) + random.normal(0, 0.15, (attacks, 200)), 0, 1)
+            gaps.append(worst_case(drawn(random, chances)).mean() - chances.min(0).mean())
+        assert 0 < np.mean(gaps) < 0.25
 
 
 @pytest.mark.parametrize("attacks", [[], [np.ones((3, 2), bool), np.ones((3, 5), bool)]])

@@ -4,7 +4,7 @@ from bench.registry import DATASETS
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.report.tables.fill import Filled
 
-_ITERATES = {"last": "last iterate", "any": "any iterate: right under the last and under the strongest one visited"}
+_ITERATES = {"last": "last iterate", "any": "any iterate: under the worse of the last and the strongest one visited"}
 
 
 def title(filled: Filled) -> str:

@@ -86,7 +86,9 @@ def _piece(value: Value, with_published: bool, mixed: bool, brief: bool) -> Piec
     if value.measured is None:
         return Piece(MISSING, below=below)
     mean = value.measured
-    small = "" if math.isnan(mean.low) else f"[{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    # Student's interval knows nothing of rates. What it leaves of [0, 1] covers as often.
+    low, high = max(0.0, mean.low), min(1.0, mean.high)
+    small = "" if math.isnan(mean.low) else f"[{100 * low:.1f}, {100 * high:.1f}]"
     small += f" ×{len(value.seeds)}" if mixed and len(value.seeds) > 1 else ""
     return Piece(f"{100 * mean.value:.1f}", small, below, value.best, MARK if value.suspect else "")
 
