@@ -19,6 +19,10 @@ WORST = "worst case"
 """The name of the comparison per image over all attacks that both networks met."""
 
 
+FAVOURS = "any iterate is exact without noise and estimated with it, which favours the noisy network"
+"""A note on comparisons between a noisy network and one without noise."""
+
+
 @dataclass(frozen=True)
 class SeedContrast:
     """What the training seeds say of a difference between two recipes.
@@ -150,8 +154,10 @@ def _pairs(one: Side, two: Side) -> list[_Pair]:
 def _under_one(store: Store, pair: _Pair, iterate: str, labels: Mapping[Key, str]) -> Comparison:
     mine, theirs = (_standing(store, [cells], iterate) for cells in (pair.first, pair.second))
     a, b = _of_one_seed(mine, theirs)
-    name = pair.name + labels[pair.key]
-    return Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), _notes([pair], a, b))
+    name, notes = pair.name + labels[pair.key], _notes([pair], a, b)
+    if iterate == "any" and min(mine[a].shape[1], theirs[b].shape[1]) == 1 < max(mine[a].shape[1], theirs[b].shape[1]):
+        notes = (*notes, FAVOURS)
+    return Comparison(name, _compared(mine[a], theirs[b]), 1.0, _over_seeds(mine, theirs), notes)
 
 
 def _under_all(store: Store, group: Sequence[_Pair], iterate: str, label: str) -> list[Comparison]:

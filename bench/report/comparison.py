@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison import WORST, Comparison, Contrast
+from bench.comparison import FAVOURS, WORST, Comparison, Contrast
 from bench.repeats import Repeats
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
@@ -35,7 +35,7 @@ def sentence(contrast: Contrast, comparison: Comparison) -> str:
         head = f"{first} is right on {100 * abs(paired.difference):.1f} points more images than {second} {under}"
     else:
         head = f"{first} and {second} cannot be told apart {under}"
-    doubts = [note for note in comparison.notes if note.startswith("suspect")]
+    doubts = [note for note in comparison.notes if note.startswith("suspect") or note == FAVOURS]
     verdict = _verdict(contrast, comparison, real, swap)
     return f"{head} ({figures}): {verdict}." + "".join(f" Doubtful: {note}." for note in doubts)
 
@@ -43,7 +43,9 @@ def sentence(contrast: Contrast, comparison: Comparison) -> str:
 def _verdict(contrast: Contrast, comparison: Comparison, real: bool, swap: bool) -> str:
     seeds = comparison.seeds
     if seeds is None:
-        return "real for these two trained networks; other training seeds may differ" if real else "not real"
+        return (
+            "real for these two trained networks; other training seeds may differ" if real else "not shown to be real"
+        )
     counts = (len(seeds.second), len(seeds.first)) if swap else (len(seeds.first), len(seeds.second))
     low, high = (-seeds.high, -seeds.low) if swap else (seeds.low, seeds.high)
     over = (
@@ -58,8 +60,8 @@ def _verdict(contrast: Contrast, comparison: Comparison, real: bool, swap: bool)
     if real:
         return f"real for the networks of one seed, not shown for the recipes: {over}"
     if recipes:
-        return f"not real for the networks of one seed, but of the recipes {better} is the better one: {over}"
-    return f"not real; {over}"
+        return f"not shown for the networks of one seed, but of the recipes {better} is the better one: {over}"
+    return f"not shown to be real; {over}"
 
 
 def contrast_text(contrast: Contrast, form: str) -> str:

@@ -274,9 +274,3 @@ def test_a_float_budget_is_what_it_was_meant_to_be() -> None:
 
     written = [_written(eps) for eps in (8 / 255, 0.1, "8/255", 0.0, 16 / 255)]
     assert written == ["8/255", "0.1", "8/255", "0.0", "16/255"]
-        "8/255",
-        "0.1",
-        "8/255",
-        "0.0",
-        "16/255",
-    ]

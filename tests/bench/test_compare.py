@@ -9,7 +9,7 @@ import pytest
 from measuring import measure, tiny_request
 from support import Run
 
-from bench.comparison import WORST, Comparison, Contrast, SeedContrast, compare
+from bench.comparison import FAVOURS, WORST, Comparison, Contrast, SeedContrast, compare
 from bench.errors import BenchError
 from bench.exchange.bundle import bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.merge import merge_bundle
@@ -257,3 +257,11 @@ def test_a_network_is_not_compared_with_itself(bench: Run, results: Path) -> Non
     wrong = bench("compare", "at", "at")
     assert wrong.returncode == 2
     assert "are the same networks" in wrong.stderr
+
+
+def test_any_iterate_of_a_noisy_network_is_not_that_of_another(full: Store) -> None:
+    one, two = (chosen_cells(full, defenses=[name], attacks=["pgd3"], eps="0.1") for name in ("nlif", "vanilla"))
+    contrast = compare(full, one, two, iterate="any")
+    assert FAVOURS in contrast.comparisons[0].notes
+    assert f"Doubtful: {FAVOURS}." in sentence(contrast, contrast.comparisons[0])
+    assert FAVOURS not in compare(full, one, two).comparisons[0].notes
