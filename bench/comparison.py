@@ -127,6 +127,8 @@ def compare(
         found += _under_all(store, group, iterate, labels[group[0].key])
     if several and one.noisy != two.noisy:
         left_out = (*left_out, "no worst case: with noise it is estimated from few draws, without it is exact")
+    elif several and not any(comparison.attack.startswith(WORST) for comparison in found):
+        left_out = (*left_out, "no worst case: no network met all attacks, or the two have unlike numbers of draws")
     return Contrast(one.name, two.name, level, iterate, _adjusted(found), left_out)
 
 

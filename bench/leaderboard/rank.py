@@ -192,13 +192,6 @@ def _submitted(cells: Sequence[CellRow], origins: Mapping[str, Mapping[str, Any]
     return each[0] if all(each) else {}
 
 
-def met_by(entry: Entry) -> tuple[str, ...]:
-    """Attacks of an entry that every seed of it met, in the order of the first one's cells."""
-    each = [met(seed.cells) for seed in entry.seeds]
-    names = dict.fromkeys(row.attack for seed in entry.seeds for row in seed.cells)
-    return tuple(name for name in names if all(meets(found, name) for found in each))
-
-
 def _judged(entry: Entry, needed: Sequence[str]) -> Entry:
     if entry.verdict == "invalid":
         return replace(entry, why="all its cells are invalid: " + (", ".join(entry.reasons) or "see bench show"))

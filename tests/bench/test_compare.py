@@ -265,3 +265,12 @@ def test_any_iterate_of_a_noisy_network_is_not_that_of_another(full: Store) -> N
     assert FAVOURS in contrast.comparisons[0].notes
     assert f"Doubtful: {FAVOURS}." in sentence(contrast, contrast.comparisons[0])
     assert FAVOURS not in compare(full, one, two).comparisons[0].notes
+
+
+def test_a_worst_case_that_cannot_be_had_is_named(results: Path, tiny_npz: Path, full: Store) -> None:
+    measure(results, tiny_request(tiny_npz, defenses=("nlif",), attacks=("fgsm", "pgd3"), seeds=(0,), draws=2))
+    rows = [row for row in full.cells(defense="nlif", eps="1/10", seed=0) if row.attack != "clean"]
+    few, many = ([row for row in rows if row.draws == draws] for draws in (2, 5))
+    contrast = compare(full, few, many)
+    assert {c.attack for c in contrast.comparisons} == {"fgsm", "pgd3"}
+    assert "no worst case: no network met all attacks, or the two have unlike numbers of draws" in contrast.notes
