@@ -20,6 +20,7 @@ from bench.cli import (
     leaderboard,
     list_,
     peers,
+    perf,
     plan,
     run,
     show,
@@ -106,6 +107,7 @@ app.add_typer(baseline.baseline)
 app.command("check")(check.check)
 app.command("truth")(truth.truth)
 app.command("peers")(peers.peers)
+app.command("perf")(perf.perf)
 app.command("doctor")(doctor.doctor)
 
 

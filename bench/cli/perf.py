@@ -1,0 +1,197 @@
+"""`bench perf`: our speed beside other libraries'."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli import options as o
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.perf.record import Record
+
+_SECTIONS = ("step", "row", "train", "infer", "noise", "limit", "memory")
+_FORMATS = ("text", "md", "json")
+
+
+def perf(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="wrn16-4 (the default), vgg11, cnn-small or cnn-medium."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="NAME", help=f"{', '.join(_SECTIONS)}; all if not given. Several: separate by commas."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look in less than a minute: cnn-small, one round, small batches.")
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Rows by every contestant and in both states, three rounds, 64 images."),
+    ] = False,
+    rounds: Annotated[int | None, typer.Option("--rounds", metavar="INT", help="Timed runs of each; 5.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--images", metavar="INT", help="Images of a table row; 16, with --full 64.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", metavar="INT", help="Images in one step; 16.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="INT", help="PGD steps in a timed run; 4.")] = None,
+    weights: o.Weights = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="NAME", help="Use its test images; random ones if not given."),
+    ] = None,
+    T: Annotated[int | None, typer.Option("--T", metavar="INT", help="Time steps; 4, or the checkpoint's.")] = None,
+    decay: Annotated[
+        float | None, typer.Option("--decay", metavar="FLOAT", help="Of the potential; 0.5, or the checkpoint's.")
+    ] = None,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Instead: time and memory of ours against T, steps, batch and cells.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Where --growth draws its figure: png, pdf or svg.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where the run is kept: a .json file, or a folder."),
+    ] = None,
+    show: Annotated[Path | None, typer.Option("--show", metavar="FILE", help="Print a kept run again.")] = None,
+    data_dir: o.DataDir = o.DEFAULT_DATA,
+    results: o.Results = o.DEFAULT_RESULTS,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
+) -> None:
+    """Compare the speed of attack steps, table rows, training and inference with other libraries'.
+
+    The same network and weights for all, checked to compute the same; contestants take turns in
+    one process, and medians are compared. Only the ratios mean something on another machine.
+
+    Example:
+
+      bench perf --quick
+    """
+    from bench.resolve import split_list
+
+    sections = split_list(only or []) or list(_SECTIONS)
+    _check(sections, form, quick, full, {"--rounds": rounds, "--images": count, "--batch": batch, "--steps": steps})
+    if figure is not None:
+        from bench.figures.style import check_ending
+
+        check_ending(figure)
+    if show is not None:
+        from bench.perf.record import read_record
+
+        kept = read_record(show)
+        _print(kept, form)
+        _draw(kept, figure)
+        return
+
+    import torch
+
+    from bench.perf.plain import MODELS
+    from bench.perf.run import Comparison, Options, default_name
+    from bench.perf.run import quick as reduced
+    from bench.perf.subject import make_subject
+    from bench.report.perf import render
+    from bench.runtime import pick_device
+
+    if model is not None and model not in MODELS:
+        raise BenchError(f"speed is compared on {', '.join(MODELS)}, not on '{model}'")
+    chosen = pick_device(device, threads)
+    if quick and only is None:
+        sections.remove("memory")
+    settled = Options(tuple(sections), threads=torch.get_num_threads(), full=full)
+    settled = reduced(settled) if quick else settled
+    asked: dict[str, Any] = {"rounds": rounds, "batch": batch, "steps": steps, "row_rounds": 3 if full else None}
+    asked["images"] = count or (64 if full else None)
+    settled = replace(settled, **{name: value for name, value in asked.items() if value is not None})
+    subject = make_subject(
+        model or ("cnn-small" if quick and weights is None else None),
+        T=T,
+        decay=decay,
+        images=max(settled.images, settled.batch * settled.batches),
+        weights=weights,
+        dataset=dataset,
+        data_dir=data_dir,
+        in_shape=(3, 16, 16) if quick else (3, 32, 32),
+    )
+    target = output or results / "perf"
+    comparison = Comparison(subject, settled, chosen, _tell)
+
+    def keep(record: "Record") -> None:
+        path = target if target.suffix == ".json" else target / default_name(record)
+        record.write(path)
+
+    try:
+        if growth:
+            _grow(comparison.record, subject, settled.threads, chosen, keep)
+        else:
+            comparison.run(keep)
+    except KeyboardInterrupt:
+        render(comparison.record, form)
+        raise
+    _print(comparison.record, form)
+    path = target if target.suffix == ".json" else target / default_name(comparison.record)
+    if growth:
+        _draw(comparison.record, figure or path.with_suffix(".png"))
+    print(f"kept in {path}; print it again with: bench perf --show {path}", file=sys.stderr)
+
+
+def _check(sections: list[str], form: str, quick: bool, full: bool, numbers: dict[str, int | None]) -> None:
+    if form not in _FORMATS:
+        raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
+    for name in sections:
+        if name not in _SECTIONS:
+            raise BenchError(f"--only knows {', '.join(_SECTIONS)}, not '{name}'")
+    if quick and full:
+        raise BenchError("--quick and --full contradict each other; give one of them")
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise BenchError(f"{name} must be at least 1, got {value}")
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def _print(record: "Record", form: str) -> None:
+    from bench.report.perf import render
+
+    render(record, form)
+
+
+def _draw(record: "Record", figure: Path | None) -> None:
+    if figure is None:
+        return
+    from bench.figures.growth import draw_growth
+    from bench.figures.style import write_figure
+
+    for path in write_figure(draw_growth(record), figure):
+        print(f"figure: {path}", file=sys.stderr)
+
+
+def _grow(record: "Record", subject: object, threads: int, device: object, keep: "Callable[[Record], None]") -> None:
+    from bench.perf.growth import measure_growth
+    from bench.perf.record import load
+    from bench.perf.subject import Subject
+
+    assert isinstance(subject, Subject)
+    record.begin()
+    began = time.perf_counter()
+    try:
+        measure_growth(subject, record, threads, str(device), _tell)
+    except KeyboardInterrupt:
+        record.interrupted = True
+        raise
+    finally:
+        record.seconds = time.perf_counter() - began
+        record.load.append(load())
+        keep(record)
