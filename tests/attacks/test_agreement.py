@@ -15,8 +15,10 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, fgsm, pgd, rfgsm
+from attacks import Threat
+from attacks.fgsm import fgsm, rfgsm
 from attacks.losses import cross_entropy
+from attacks.pgd import pgd
 from models.random import CounterRNG
 
 EPS, ALPHA, N = 1 / 16, 1 / 64, 24

@@ -9,10 +9,11 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, pgd
+from attacks import Threat
 from attacks.apgd import apgd, checkpoints, random_edge_point
 from attacks.gradients import estimating
 from attacks.losses import LOSSES, margin
+from attacks.pgd import pgd
 from attacks.projections import L2Ball
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, noise_stream

@@ -14,9 +14,10 @@ from support import images, spiking_net
 from test_purity import assert_same, oddly_set_up
 from torch import Tensor, nn
 
-from attacks import Threat, pgd
+from attacks import Threat
 from attacks.external.art import ART, TARGETED_ONLY, art, backend, names, settle
 from attacks.gradients import estimating
+from attacks.pgd import pgd
 from models.neurons import NeuronSpec
 from models.random import CounterRNG
 

@@ -13,9 +13,10 @@ from support import images, labels, spiking_net
 from test_purity import assert_same, state_of
 from torch import Tensor, nn
 
-from attacks import Threat, pgd
+from attacks import Threat
 from attacks.autorand import AUTORAND, STEPS, autorand
 from attacks.gradients import estimating
+from attacks.pgd import pgd
 from bench.data import load_dataset
 from bench.evaluation import evaluate
 from bench.outcome import Outcome

@@ -10,10 +10,10 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Attack, Threat, fgsm
+from attacks import Attack, Threat
 from attacks.combinators import run_attack
 from attacks.ensemble import Member, worst_of, written
-from attacks.fgsm import CLEAN, FGSM
+from attacks.fgsm import CLEAN, FGSM, fgsm
 from attacks.gradients import estimating, parse_gradient
 from attacks.losses import margin
 from attacks.pgd import PGD

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks import Threat, fgsm, pgd, rfgsm
+from attacks import Threat
 from attacks.apgd import apgd
+from attacks.fgsm import fgsm, rfgsm
 from attacks.losses import margin
 from attacks.mtpgd import mtpgd
+from attacks.pgd import pgd
 from attacks.sapgd import sapgd
 from attacks.square import square
 from models.random import CounterRNG

@@ -8,12 +8,13 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, ball, pgd
+from attacks import Threat, ball
 from attacks.combinators import run_attack
 from attacks.gradients import estimating
 from attacks.gradients.assg import ASSG
 from attacks.losses import margin
 from attacks.mtpgd import MTPGD, mtpgd
+from attacks.pgd import pgd
 from attacks.threat import Norm
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, active_noise_stream, derive_key, noise_stream

@@ -8,11 +8,12 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, ball, pgd, rfgsm
+from attacks import Threat, ball
 from attacks.base import Attack
 from attacks.combinators import restarted, run_attack
+from attacks.fgsm import rfgsm
 from attacks.losses import margin
-from attacks.pgd import PGD
+from attacks.pgd import PGD, pgd
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, noise_stream
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, fgsm, pgd, rfgsm
+from attacks import Threat
 from attacks.apgd import apgd
-from attacks.fgsm import clean
+from attacks.fgsm import clean, fgsm, rfgsm
 from attacks.mtpgd import mtpgd
+from attacks.pgd import pgd
 from attacks.sapgd import sapgd
 from attacks.square import square
 from models.neurons import NeuronSpec

@@ -8,10 +8,11 @@ import torch
 from support import images, labels, spiking_net
 from torch import Tensor, nn
 
-from attacks import Threat, pgd
+from attacks import Threat
 from attacks.apgd import random_edge_point
 from attacks.gradients import estimating
 from attacks.losses import cross_entropy, margin
+from attacks.pgd import pgd
 from attacks.sapgd import sapgd
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, noise_stream
