@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,7 @@ from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
 from attacks.threat import Threat, format_eps, parse_eps
 from bench.errors import BenchError, describe
+from bench.names import split_list as split_list
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
 from bench.spec import AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
@@ -217,18 +218,6 @@ def parse_gradient(text: str) -> Surrogate | SpikeGradient:
         raise BenchError(str(error)) from error
 
 
-def parse_eps_text(text: str) -> str:
-    """The exact form in which an eps is stored: `0.15` is `3/20`.
-
-    Raises:
-        BenchError: not a number.
-    """
-    try:
-        return str(parse_eps(text))
-    except ValueError as error:
-        raise BenchError(str(error)) from error
-
-
 def threat_of(spec: AttackSpec) -> Threat:
     """The threat model of a resolved attack."""
     return Threat(spec.eps, spec.norm, spec.low, spec.high, spec.surrogate)  # type: ignore[arg-type]
@@ -263,22 +252,6 @@ def build_model(spec: ModelSpec) -> Any:
     return model
 
 
-def split_list(values: Sequence[str]) -> list[str]:
-    """Flatten repeated and comma-separated options; `a:k=1,m=2,b` is [`a:k=1,m=2`, `b`].
-
-    A piece whose `=` comes before any `:` or `@` continues the parameters of the item before it.
-    """
-    items: list[str] = []
-    for value in values:
-        for number, piece in enumerate(value.split(",")):
-            piece = piece.strip()
-            if number and re.match(r"[^:@]*=", piece) and items:
-                items[-1] += f",{piece}"
-            elif piece:
-                items.append(piece)
-    return list(dict.fromkeys(items))
-
-
 def _family(head: str) -> tuple[str, int | None]:
     """Split `pgd40` into family and steps."""
     match = re.fullmatch(r"([A-Za-z][\w-]*?)(-?\d+)", head)
@@ -294,7 +267,10 @@ def _family(head: str) -> tuple[str, int | None]:
         return head, None
     family, steps = match[1], match[2]
     if steps.startswith("-"):
-        raise BenchError(f"attack '{head}': the step count must be at least 1, got {steps}")
+        # `PGD-10` is how papers write it.
+        meant = f"{family.lower()}{steps[1:]}" if family.lower() in ATTACKS and int(steps) else ""
+        mend = f"; did you mean '{meant}'?" if meant else ""
+        raise BenchError(f"attack '{head}': the step count must be at least 1, got {steps}{mend}")
     return family, int(steps)
 
 

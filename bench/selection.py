@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from bench.errors import BenchError
-from bench.plan import without_eot
-from bench.resolve import parse_eps_text, split_list
+from bench.names import parse_eps_text, split_list, without_eot
 from bench.store import CellRow, Store
 
 

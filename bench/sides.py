@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
+from bench.canonical import canonical_json
 from bench.errors import BenchError
-from bench.plan import without_eot
-from bench.spec import canonical_json
+from bench.names import without_eot
 from bench.store import CellRow, Store
 from bench.ways import Trained, is_noisy, way_of
 

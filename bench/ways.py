@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.spec import canonical_json
+from bench.canonical import canonical_json
 from bench.store import CellRow
 from models.neurons import NeuronSpec
 

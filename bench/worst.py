@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.base import Attack
+from bench.canonical import canonical_json
 from bench.outcome import Outcome
 from bench.registry import ATTACKS
-from bench.spec import canonical_json
 from bench.statistics import Rate, wilson, worst_case
 from bench.store import CellRow, Store
 

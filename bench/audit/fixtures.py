@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from attacks.pgd import pgd
 from attacks.threat import Threat
-from bench.audit.join import AuditSpec
+from bench.audit.spec import AuditSpec
 from bench.data.dataset import Dataset, pixels
 from bench.runtime import isolated_generator
 from bench.spec import ModelSpec

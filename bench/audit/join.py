@@ -4,33 +4,10 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 from bench.audit.finding import NOTE, OK, Finding, verdict_of, worst
-from bench.spec import ModelSpec, canonical_json, identity
-
-AUDIT_VERSION = 1
-"""Raise it when a change of a check may change a finding."""
-
-
-@dataclass(frozen=True)
-class AuditSpec:
-    """What one audit is of: its key.
-
-    Attributes:
-        weights, model, test_hash: as a cell's.
-        n: the first so many test images.
-        norm, eps: of the attacks.
-    """
-
-    weights: str = identity()
-    model: ModelSpec = identity()
-    test_hash: str = identity()
-    n: int = identity()
-    norm: str = identity()
-    eps: Fraction = identity()
-    version: int = identity(default=AUDIT_VERSION)
+from bench.canonical import canonical_json
 
 
 @dataclass(frozen=True)

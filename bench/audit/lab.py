@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.gradients import frozen
-from bench.audit.join import AuditSpec
 from bench.audit.paired import stands
+from bench.audit.spec import AuditSpec
 from bench.data.dataset import Dataset, pixels
 from bench.evaluation import evaluate
 from bench.outcome import Flag, Outcome

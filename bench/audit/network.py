@@ -9,8 +9,8 @@ from torch import nn
 
 from bench.audit.checks import CHECKS
 from bench.audit.finding import SUSPECT, Finding, verdict_of
-from bench.audit.join import AuditSpec
 from bench.audit.lab import Lab
+from bench.audit.spec import AuditSpec
 from bench.data.dataset import Dataset
 from bench.errors import describe
 

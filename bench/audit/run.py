@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from bench.audit.checks import CHECKS
-from bench.audit.join import AuditRow, AuditSpec
+from bench.audit.join import AuditRow
 from bench.audit.network import audit_network
+from bench.audit.spec import AuditSpec
 from bench.errors import describe
 from bench.plan import Plan, TrainJob
 from bench.provenance import provenance

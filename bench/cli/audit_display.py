@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from attacks.threat import format_eps
-from bench.audit.join import AuditSpec
 from bench.audit.run import AuditListener
+from bench.audit.spec import AuditSpec
 from bench.cli.display import Display
 from bench.plan import TrainJob
 

@@ -16,10 +16,10 @@ baseline = typer.Typer(
 @baseline.command("save")
 def save(
     file: Annotated[Path, typer.Argument(help="Where to write: .json.gz, .json or .parquet.")],
-    defense: o.Defenses = None,
-    attack: o.Attacks = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    defense: o.OnlyDefenses = None,
+    attack: o.OnlyAttacks = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,

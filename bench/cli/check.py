@@ -53,7 +53,7 @@ def check(
         raise BenchError(f"--level must lie between 0 and 1, got {level:g}")
     if not 0 <= min_effect < 1:
         raise BenchError(f"--min-effect is a share of the images in [0, 1), got {min_effect:g}")
-    from bench.checkpoint import write_atomically
+    from bench.atomic import write_atomically
     from bench.exchange.files import read_results
 
     try:

@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options as o
+from bench.cli.formats import HELP, chosen_format
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.store import CellRow, Store
 
-_FORMATS = ("text", "md", "csv", "latex", "html", "json")
-
 
 def compare(
     first: Annotated[str, typer.Argument(help="A defense, or the key of a cell.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
-    attack: o.Attacks = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    attack: o.OnlyAttacks = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
     level: Annotated[float, typer.Option("--level", help="Chance of calling anything real by chance.")] = 0.05,
     iterate: Annotated[str, typer.Option("--iterate", help="last (the default), or any.")] = "last",
-    form: Annotated[str, typer.Option("--format", help="text, md, csv, latex, html or json.")] = "text",
+    form: Annotated[str | None, typer.Option("--format", help=HELP)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
@@ -42,9 +41,7 @@ def compare(
 
       bench compare e6dac71f361b 9fe2ebe57946
     """
-    form = "json" if as_json else form
-    if form not in _FORMATS:
-        raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
+    form = chosen_format(form, output, as_json=as_json)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     if not 0 < level < 1:

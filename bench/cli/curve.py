@@ -11,12 +11,20 @@ from bench.errors import BenchError
 
 def curve(
     over: Annotated[str, typer.Argument(help="eps or lambda.")],
-    attack: o.Attacks = None,
-    defense: o.Defenses = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            "-a",
+            metavar="NAME",
+            help="The attack of the curves: pgd20; the one most cells are of if not given. Over lambda also several.",
+        ),
+    ] = None,
+    defense: o.OnlyDefenses = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Of lambda curves: the budget.")] = None,
-    norm: Annotated[str, typer.Option("--norm", help="linf or l2.")] = "linf",
+    norm: o.NormName = "linf",
     iterate: Annotated[str, typer.Option("--iterate", help="last (the default), or any.")] = "last",
     output: Annotated[
         Path | None,
@@ -48,7 +56,7 @@ def curve(
     from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
-    from bench.resolve import split_list
+    from bench.names import split_list
     from bench.selection import chosen_cells
 
     # Over lambda a defense means its networks of every lam_max.

@@ -26,9 +26,11 @@ def figure(
     keys: Annotated[
         str | None, typer.Option("--keys", metavar="KEY,KEY", help="Cells whose networks to show, by their keys.")
     ] = None,
-    attack: o.Attacks = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    attack: o.OnlyAttacks = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="Only this dataset: its name, or its .npz file.")
+    ] = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only cells of this budget.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
     count: Annotated[

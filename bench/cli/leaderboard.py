@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from bench.cli import options as o
+from bench.cli.formats import HELP, chosen_format
 from bench.errors import BenchError
-
-_FORMATS = ("text", "csv", "latex", "md", "html", "json")
 
 leaderboard = typer.Typer(name="leaderboard", help="Rank stored networks by their worst case over attacks.")
 
@@ -16,11 +15,11 @@ leaderboard = typer.Typer(name="leaderboard", help="Rank stored networks by thei
 @leaderboard.callback(invoke_without_command=True)
 def show(
     context: typer.Context,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
-    defense: o.Defenses = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
+    defense: o.OnlyDefenses = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
-    norm: Annotated[str | None, typer.Option("--norm", help="Only linf or l2.")] = None,
+    norm: o.OnlyNorm = None,
     division: Annotated[
         str | None, typer.Option("--division", help="Only deterministic, stochastic or event networks.")
     ] = None,
@@ -28,9 +27,12 @@ def show(
         list[str] | None,
         typer.Option("--require", metavar="NAME", help="Attacks that a ranked entry must have met."),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="text, csv, latex, md, html or json.")] = "text",
+    form: Annotated[str | None, typer.Option("--format", help=HELP)] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file; with html, to this folder.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write to this file; with --format html to this folder, unless it ends in .html."
+        ),
     ] = None,
     data_dir: o.DataDir = o.DEFAULT_DATA,
     results: o.Results = o.DEFAULT_RESULTS,
@@ -40,20 +42,19 @@ def show(
     """Rank stored networks by the worst case per image over all attacks stored for them. Nothing is computed.
 
     Ranked is within what can be compared: one division, one test set, one budget. Networks that met fewer attacks
-    than the others are listed below, with what they lack. With --format html a folder of pages is written.
+    than the others are listed below, with what they lack. With --format html a folder of pages is written; with
+    -o FILE.html one page with the tables alone.
     """
     if context.invoked_subcommand is not None:
         return
-    form = "json" if as_json else form
-    if form not in _FORMATS:
-        raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
+    form = chosen_format(form, output, as_json=as_json)
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
     from bench.leaderboard.entry import DIVISIONS
     from bench.leaderboard.rank import boards
     from bench.leaderboard.sheet import write_boards
-    from bench.resolve import split_list
+    from bench.names import split_list
     from bench.selection import chosen_cells
 
     if division is not None and division not in DIVISIONS:
@@ -62,13 +63,19 @@ def show(
     found = [board for board in boards(opened, rows, split_list(require or ())) if division in (None, board.division)]
     if not found:
         raise BenchError("no network was attacked yet that this leaderboard could rank; see: bench ls runs")
-    if form == "html":
+    one_page = output is not None and output.suffix.lower() == ".html"
+    if form == "html" and not one_page:
         from bench.leaderboard.site.build import write_site
 
         index = write_site(found, opened, output or Path("leaderboard"), results / "checkpoints", data_dir)
         print(f"wrote {index}")
         return
-    o.write_or_print(write_boards(found, form), output)
+    text = write_boards(found, form)
+    if one_page:
+        from bench.report.formats.html import page
+
+        text = page(text, "Leaderboard")
+    o.write_or_print(text, output)
 
 
 @leaderboard.command("submit")
@@ -77,10 +84,10 @@ def submit(
     by: Annotated[str, typer.Option("--by", help="Who submits: a name, a laboratory.")],
     paper: Annotated[str, typer.Option("--paper", help="The paper behind it.")] = "",
     url: Annotated[str, typer.Option("--url", help="Where code or paper are found.")] = "",
-    defense: o.Defenses = None,
-    attack: o.Attacks = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    defense: o.OnlyDefenses = None,
+    attack: o.OnlyAttacks = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,

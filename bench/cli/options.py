@@ -1,14 +1,37 @@
 """The options that several commands share, and what they mean together."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     from bench.store import Store
 
 _WHAT, _PROTOCOL, _TRAINING, _WHERE = "What", "Protocol", "Training", "Where"
+_NORMS = ("linf", "l2")
+
+
+def _no_decimal_comma(values: list[str] | None) -> list[str] | None:
+    """Refuse `0,1`, which would run the budgets 0 and 1, where almost everybody who types it means 0.1."""
+    for value in values or []:
+        if found := re.search(r"(?:^|,)0,(\d+)(?=,|$)", value):
+            digits = found[1]
+            raise BenchError(
+                f"--eps {value}: the comma separates several eps; write 0.{digits} with a point, or give the "
+                f"budgets one by one: --eps 0 --eps {digits}"
+            )
+    return values
+
+
+def _known_norm(name: str | None) -> str | None:
+    if name is not None and name not in _NORMS:
+        raise BenchError(f"unknown norm '{name}'; choose from {', '.join(_NORMS)}")
+    return name
+
 
 Defenses = Annotated[
     list[str] | None,
@@ -50,6 +73,40 @@ ModelName = Annotated[
         rich_help_panel=_WHAT,
     ),
 ]
+# Of the commands that choose among what is stored, where no default applies.
+OnlyDefenses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defense",
+        "-d",
+        metavar="NAME",
+        help="Only networks of this training recipe, as it is listed: tgo+at. Several: repeat, or separate by commas.",
+        rich_help_panel=_WHAT,
+    ),
+]
+OnlyAttacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        "-a",
+        metavar="NAME",
+        help="Only this attack, as it is listed: pgd40. Several: repeat, or separate by commas.",
+        rich_help_panel=_WHAT,
+    ),
+]
+OnlyDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Only this dataset; that of an .npz file goes by the file's name without its ending.",
+        rich_help_panel=_WHAT,
+    ),
+]
+OnlyModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Only this architecture.", rich_help_panel=_WHAT),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -85,10 +142,18 @@ Eps = Annotated[
         metavar="EPS",
         help="Budget in pixel units of images in [0, 1]: 8/255 or 0.15. The dataset's if not given: 8/255, and 0.1 "
         "for digits. Several make a curve.",
+        callback=_no_decimal_comma,
         rich_help_panel=_PROTOCOL,
     ),
 ]
-NormName = Annotated[str, typer.Option("--norm", metavar="NORM", help="linf or l2.", rich_help_panel=_PROTOCOL)]
+NormName = Annotated[
+    str,
+    typer.Option("--norm", metavar="NORM", help="linf or l2.", callback=_known_norm, rich_help_panel=_PROTOCOL),
+]
+OnlyNorm = Annotated[
+    str | None,
+    typer.Option("--norm", metavar="NORM", help="Only linf or l2.", callback=_known_norm, rich_help_panel=_WHAT),
+]
 Alpha = Annotated[
     str | None,
     typer.Option(
@@ -279,7 +344,7 @@ def write_or_print(text: str, output: Path | None) -> None:
     if output is None:
         print(text)
         return
-    from bench.checkpoint import write_atomically
+    from bench.atomic import write_atomically
 
     write_atomically(output, (text + "\n").encode())
     print(f"wrote {output}")

@@ -61,9 +61,9 @@ def peers(
       bench peers -d vanilla,at,tgo,tgo+at -a pgd40,apgd40
     """
     from bench.cli.matrix import Matrix
+    from bench.names import split_list
     from bench.peers.contest import DEFAULT, parse_contest
     from bench.report.peers import FORMATS, peers_json, render
-    from bench.resolve import split_list
     from bench.runtime import pick_device
 
     if form not in FORMATS:

@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options as o
+from bench.cli.formats import HELP, chosen_format
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.store import Store
-
-_FORMATS = ("text", "md", "csv", "latex", "html", "json")
-_ENDINGS = {".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html", ".json": "json"}
 
 
 def table(
     name: Annotated[
         str | None, typer.Argument(help="table1 to table5: the paper's table from stored cells; any cells if left out.")
     ] = None,
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     iterate: Annotated[
         str,
@@ -32,12 +30,7 @@ def table(
     with_published: Annotated[
         bool, typer.Option("--with-published", help="With a table of the paper: its values and the difference.")
     ] = False,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="text, md, csv, latex, html or json; by the file's ending if not given, or text."
-        ),
-    ] = None,
+    form: Annotated[str | None, typer.Option("--format", help=HELP)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
@@ -56,12 +49,12 @@ def table(
 
       bench table table1 --dataset digits
     """
-    form = _format("json" if as_json else form, output)
+    form = chosen_format(form, output, as_json=as_json)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     if with_published and name is None:
         raise BenchError("--with-published needs a table of the paper: bench table table1 --with-published")
-    from bench.resolve import parse_eps_text
+    from bench.names import parse_eps_text
 
     budget = parse_eps_text(eps) if eps else None
     opened = o.open_existing_store(results, store)
@@ -83,16 +76,6 @@ def table(
 
         text = page(text, title)
     o.write_or_print(text, output)
-
-
-def _format(named: str | None, output: Path | None) -> str:
-    """The format that was named, or that the file's name ends in."""
-    if named is not None and named not in _FORMATS:
-        raise BenchError(f"unknown format '{named}'; choose from {', '.join(_FORMATS)}")
-    ending = _ENDINGS.get(output.suffix.lower()) if output else None
-    if named and ending and named != ending:
-        raise BenchError(f"'{output}' ends as {ending}, but --format says {named}; leave one of the two to the other")
-    return named or ending or "text"
 
 
 def _of_paper(

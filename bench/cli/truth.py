@@ -68,9 +68,10 @@ def truth(
     from bench.cli.display import Display
     from bench.cli.matrix import Matrix
     from bench.cli.truth_display import TruthDisplay
+    from bench.names import split_list
     from bench.provenance import provenance
     from bench.report.truth import problems, render
-    from bench.resolve import parse_attack, split_list
+    from bench.resolve import parse_attack
     from bench.runtime import pick_device
     from bench.scheduler import run_plan
     from bench.truth.compare import compare
@@ -108,7 +109,7 @@ def truth(
     if output is None:
         print(text)
     else:
-        from bench.checkpoint import write_atomically
+        from bench.atomic import write_atomically
 
         write_atomically(output, (text + "\n").encode())
         print(f"wrote {output}")

@@ -6,19 +6,18 @@ from typing import Annotated
 import typer
 
 from bench.cli import options as o
+from bench.cli.formats import HELP, chosen_format
 from bench.errors import BenchError
-
-_FORMATS = ("text", "md", "csv", "latex", "html", "json")
 
 
 def variance(
     defense: Annotated[str, typer.Option("--defense", "-d", metavar="NAME", help="As bench table shows it.")],
     attack: Annotated[str, typer.Option("--attack", "-a", metavar="NAME", help="As bench table shows it.")],
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     iterate: Annotated[str, typer.Option("--iterate", help="last (the default), or any.")] = "last",
-    form: Annotated[str, typer.Option("--format", help="text, md, csv, latex, html or json.")] = "text",
+    form: Annotated[str | None, typer.Option("--format", help=HELP)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
@@ -33,9 +32,7 @@ def variance(
 
       bench run -d tgo -a pgd10 --seed 0,1,2 && bench variance -d tgo -a pgd10
     """
-    form = "json" if as_json else form
-    if form not in _FORMATS:
-        raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
+    form = chosen_format(form, output, as_json=as_json)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     opened = o.open_existing_store(results, store)

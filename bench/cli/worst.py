@@ -10,8 +10,8 @@ from bench.errors import BenchError
 
 
 def worst(
-    dataset: o.DatasetName = None,
-    model: o.ModelName = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     iterate: Annotated[str, typer.Option("--iterate", help="any (the default), or last.")] = "any",
     each: Annotated[
@@ -29,8 +29,8 @@ def worst(
     """
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
+    from bench.names import parse_eps_text
     from bench.report.worst import print_worst, worst_json
-    from bench.resolve import parse_eps_text
     from bench.worst import cheapest_order, in_common, networks, steps
 
     opened = o.open_existing_store(results, store)

@@ -16,10 +16,9 @@ from typing import Any
 
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, hash_of_model
+from bench.canonical import canonical_json
 from bench.errors import BenchError
 from bench.outcome import Outcome
-from bench.respec import cell_from_json, model_from_json, train_from_json
-from bench.spec import canonical_json
 from bench.store import CellRow, Store
 
 FORMAT, VERSION = "snn-bench results", 1
@@ -121,7 +120,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     Raises:
         BenchError: it cannot be written; an existing file stays as it was.
     """
-    from bench.checkpoint import write_atomically
+    from bench.atomic import write_atomically
 
     text = json.dumps(bundle_json(bundle), indent=1, sort_keys=True) + "\n"
     data = text.encode()
@@ -209,6 +208,8 @@ def _parcel(data: Mapping[str, Any]) -> Parcel:
     labels = {name: data["labels"][name] for name in _LABELS}
     if not all(isinstance(labels[name], int if name == "seed" else str) for name in _LABELS):
         raise ValueError(f"the labels of cell {key[:12]} are not text and a number")
+    from bench.respec import cell_from_json  # imports torch, which writing a bundle needs not
+
     # Whoever reads the store takes a spec for what it should be.
     cell = cell_from_json(
         spec, dataset=labels["dataset"], defense_name=labels["defense"], seed=_count(labels["seed"]),
@@ -253,6 +254,8 @@ def _checked_weights(data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("the record of some weights is no record")
     if weights["seconds"] is not None:
         weights["seconds"] = float(weights["seconds"])
+    from bench.respec import model_from_json, train_from_json
+
     if "recipe" in weights["spec"]:
         train_from_json(weights["spec"], dataset="", defense_name="", log_eps=Fraction(0))
     elif "model" in weights["spec"]:

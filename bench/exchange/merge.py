@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from bench.canonical import canonical_json
 from bench.errors import ConflictingResultError
 from bench.exchange.bundle import Bundle, Parcel
-from bench.spec import canonical_json
 from bench.store import Store
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights
 from bench.store.store import DONE, summarise

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import write_atomically
+from bench.atomic import write_atomically
 from bench.errors import BenchError
 from bench.exchange.bundle import FORMAT, LARGEST, Bundle, bundle_json, bundle_of_json
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bench.errors import BenchError
 from bench.figures.style import COLOURS, DASHES, MARKERS, caption, new_figure, styled
 from bench.frames import rows_where
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.report.tables import layout
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.statistics import over_seeds

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bench.checkpoint import write_atomically
+from bench.atomic import write_atomically
 from bench.errors import BenchError
 
 FORMATS = ("png", "pdf", "svg")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.canonical import canonical_json
 from bench.exchange.bundle import Bundle, Parcel
-from bench.spec import canonical_json
 from bench.store import CellRow
 
 MATCHED, OTHER, MISSING = "matched", "other", "missing"

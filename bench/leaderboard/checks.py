@@ -13,7 +13,7 @@ from bench.data import Dataset, load_dataset
 from bench.errors import BenchError, describe
 from bench.exchange.bundle import Parcel
 from bench.leaderboard.submission import Submission
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bench.errors import BenchError
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.resolve import parse_attack
 from bench.store import CellRow
 from bench.ways import is_noisy

@@ -13,7 +13,7 @@ from bench.again import commands
 from bench.errors import BenchError
 from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
 from bench.leaderboard.met import Networks, meets, met, usual
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.report.doubt import reasons
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from attacks.threat import format_eps
-from bench.checkpoint import hash_tensors, load_tensors, write_atomically
+from bench.atomic import write_atomically
+from bench.checkpoint import hash_tensors, load_tensors
 from bench.errors import BenchError
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.leaderboard.claims import line

@@ -9,13 +9,13 @@ import pandas as pd
 
 from attacks.threat import format_eps
 from bench.audit.finding import SUSPECT
+from bench.canonical import canonical_json
 from bench.frames import cells_frame, written_frame
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.registry import ATTACKS, DEFENSES
 from bench.report.doubt import MARK, footnote
 from bench.report.formats import write_sheet
 from bench.report.sheet import Piece, Sheet, rate_piece
-from bench.spec import canonical_json
 from bench.statistics import Rate
 from bench.store import CellRow, Store
 

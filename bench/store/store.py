@@ -4,21 +4,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from bench.audit.cell import judge_cell, majority_hits
 from bench.audit.finding import Finding
-from bench.audit.join import AuditRow, AuditSpec, Network, hash_of_model, joined, relevant
+from bench.audit.join import AuditRow, Network, hash_of_model, joined, relevant
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
-from bench.spec import CellSpec, identity_of, key_of
 from bench.statistics import Rate, wilson
 from bench.store.engine import open_engine, readable_errors
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights, now
 from bench.store.twins import is_imported, make_room
+
+if TYPE_CHECKING:
+    from bench.audit.spec import AuditSpec
+    from bench.spec import CellSpec
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
@@ -134,9 +137,9 @@ class Store:
                 # The same bits, and they are ours as well from now on.
                 held.spec, held.log, held.seconds, held.run_id = spec, list(log), seconds, run
 
-    def begin_cell(self, cell: CellSpec, run: int) -> frozenset[int]:
+    def begin_cell(self, cell: "CellSpec", run: int) -> frozenset[int]:
         """Make a cell known and say which of its chunks are already stored."""
-        key = key_of(cell)
+        key = _key_of(cell)
         with self.writing() as session:
             row = session.get(Cell, key)
             if row is None:
@@ -152,7 +155,7 @@ class Store:
                         attack=cell.attack.name,
                         norm=cell.attack.norm,
                         eps=str(cell.attack.eps),
-                        spec=identity_of(cell),
+                        spec=_identity_of(cell),
                         n=cell.n,
                         draws=cell.draws,
                         run_id=run,
@@ -163,7 +166,7 @@ class Store:
             return frozenset(session.scalars(sa.select(Chunk.start).where(Chunk.cell_key == key)))
 
     def add_chunks(
-        self, start: int, outcomes: Mapping[CellSpec, Outcome], forwards: int, backwards: int, seconds: float
+        self, start: int, outcomes: "Mapping[CellSpec, Outcome]", forwards: int, backwards: int, seconds: float
     ) -> None:
         """Store one chunk of every cell that an attack run serves, in one transaction.
 
@@ -175,7 +178,7 @@ class Store:
         """
         with self.writing() as session:
             for cell, outcome in outcomes.items():
-                key, packed = key_of(cell), outcome.pack()
+                key, packed = _key_of(cell), outcome.pack()
                 held = session.get(Chunk, (key, start))
                 known = session.get(Cell, key)
                 # An import may have finished the cell meanwhile; its one chunk is all of the cell.
@@ -192,13 +195,13 @@ class Store:
                 row.seconds += seconds / len(outcomes)
                 row.updated = now()
 
-    def finish_cell(self, cell: CellSpec) -> CellRow:
+    def finish_cell(self, cell: "CellSpec") -> CellRow:
         """Summarise a cell whose chunks are all stored.
 
         Raises:
             BenchError: chunks are missing.
         """
-        key = key_of(cell)
+        key = _key_of(cell)
         with self.writing() as session:
             outcome = self._outcome(session, key)
             if outcome is None or outcome.n != cell.n:
@@ -208,10 +211,10 @@ class Store:
             session.flush()
             return self._rows(session, [row])[0]
 
-    def fail_cell(self, cell: CellSpec, error: str) -> None:
+    def fail_cell(self, cell: "CellSpec", error: str) -> None:
         """Record why a cell could not be finished. Its chunks stay."""
         with self.writing() as session:
-            row = session.get(Cell, key_of(cell))
+            row = session.get(Cell, _key_of(cell))
             if row is not None and row.status != DONE:
                 row.status, row.error, row.updated = FAILED, error, now()
 
@@ -245,10 +248,10 @@ class Store:
             return self._rows(session, rows)[0]
 
     def record_audit(
-        self, spec: AuditSpec, verdict: str, findings: Sequence[Finding], seconds: float, run: int
+        self, spec: "AuditSpec", verdict: str, findings: Sequence[Finding], seconds: float, run: int
     ) -> None:
         """Keep what an audit found; an audit that is there already stays as it is."""
-        key = key_of(spec)
+        key = _key_of(spec)
         with self.writing() as session:
             if session.get(Audit, key) is None:
                 stored = [finding.as_json() for finding in findings]
@@ -256,7 +259,7 @@ class Store:
                     Audit(
                         key=key,
                         weights_key=spec.weights,
-                        model_hash=hash_of_model(identity_of(spec.model)),
+                        model_hash=hash_of_model(_identity_of(spec.model)),
                         norm=spec.norm,
                         eps=str(spec.eps),
                         n=spec.n,
@@ -268,10 +271,10 @@ class Store:
                     )
                 )
 
-    def audit(self, spec: AuditSpec) -> AuditRow | None:
+    def audit(self, spec: "AuditSpec") -> AuditRow | None:
         """The stored audit of exactly this key."""
         with self.reading() as session:
-            row = session.get(Audit, key_of(spec))
+            row = session.get(Audit, _key_of(spec))
             return _audit(row) if row is not None else None
 
     def outcome(self, key: str) -> Outcome | None:
@@ -423,6 +426,18 @@ def _audit(row: Audit) -> AuditRow:
         row.seconds,
         row.created,
     )
+
+
+def _key_of(spec: Any) -> str:
+    from bench.spec import key_of  # imports torch, so only for who brings a spec, and has it anyway
+
+    return key_of(spec)
+
+
+def _identity_of(spec: Any) -> Any:
+    from bench.spec import identity_of
+
+    return identity_of(spec)
 
 
 def _success_rate(correct: float, flipped: float) -> Rate:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from bench.canonical import canonical_json
 from bench.errors import ConflictingResultError
 from bench.outcome import Outcome
-from bench.spec import canonical_json
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights
 
 TWIN = "twin:"

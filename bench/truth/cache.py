@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from attacks.threat import Threat
-from bench.checkpoint import write_atomically
+from bench.atomic import write_atomically
 from bench.errors import BenchError
 from bench.spec import ModelSpec, canonical_json, identity, identity_of, key_of
 from bench.truth.exact import Limits, Verdict

@@ -11,9 +11,9 @@ from torch import nn
 from bench.checkpoint import load_into, load_tensors
 from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError
+from bench.names import parse_eps_text
 from bench.outcome import Flag, Outcome
 from bench.plan import Plan, TrainJob
-from bench.resolve import parse_eps_text
 from bench.spec import CellSpec, key_of
 from bench.store import Store
 from bench.training import build_without_rng, hash_of, load_trained

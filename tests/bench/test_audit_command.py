@@ -15,8 +15,9 @@ from bench.audit.calibrate import calibrate
 from bench.audit.checks import CHECKS
 from bench.audit.finding import Finding
 from bench.audit.fixtures import FIXTURES
-from bench.audit.join import AuditRow, AuditSpec
+from bench.audit.join import AuditRow
 from bench.audit.run import Audited, AuditReport
+from bench.audit.spec import AuditSpec
 from bench.data import load_dataset
 from bench.report.audit import calibration_json, print_audits, print_calibration
 

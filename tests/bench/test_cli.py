@@ -111,6 +111,15 @@ def test_several_budgets_and_seeds_make_a_grid(bench: Run, tiny_run: list[str]) 
         (["run", "--model", "wrn16"], "did you mean 'wrn16-4'"),
         (["run", "--eps", "8"], "did you mean 8/255"),
         (["run", "-a", "pgd-5"], "at least 1"),
+        (["run", "-a", "PGD-10"], "did you mean 'pgd10'"),
+        (["run", "-a", "pgd-0"], "must be at least 1"),
+        (["run", "--norm", "l1"], "unknown norm 'l1'; choose from linf, l2"),
+        (["curve", "eps", "--norm", "l1"], "choose from linf, l2"),
+        (["leaderboard", "--norm", "l1"], "choose from linf, l2"),
+        (["run", "--eps", "0,1"], "the comma separates several eps; write 0.1 with a point"),
+        (["plan", "--eps", "0.2,0,05"], "write 0.05 with a point"),
+        (["compare", "at", "tgo", "-o", "t.md", "--format", "csv"], "'t.md' ends as md, but --format says csv"),
+        (["leaderboard", "-o", "t.csv", "--format", "md"], "'t.csv' ends as csv, but --format says md"),
         (["run", "-n", "501"], "in [1, 500]"),
         (["run", "--epochs", "0"], "--epochs must be at least 1"),
         (["run", "--train-size", "50"], "held out"),
@@ -138,6 +147,43 @@ def test_a_mistake_is_one_line_with_the_mend_and_leaves_nothing_behind(
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("budgets", ["0,0.1", "0,8/255", "0.05, 0.1", "10,20"])
+def test_several_budgets_in_one_option_are_no_decimal_comma(bench: Run, budgets: str) -> None:
+    assert "with a point" not in bench("plan", "--eps", budgets).stderr
+
+
+STORED = (
+    ["export"], ["baseline", "save"], ["leaderboard"], ["leaderboard", "submit"], ["compare"], ["curve"], ["table"],
+    ["variance"], ["worst"], ["figure"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", STORED, ids=" ".join)
+def test_no_default_is_promised_where_options_only_choose_among_stored_cells(bench: Run, command: list[str]) -> None:
+    text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", bench(*command, "--help").stdout).split())
+    for wrong in ("vanilla if not given", "pgd40 if not given", "the default), cifar10", "dataset's default"):
+        assert wrong not in text
+
+
+def test_the_file_s_ending_chooses_the_format(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:
+    assert bench(*tiny_run, "-d", "vanilla,at", "-a", "clean,fgsm").returncode == 0
+    for arguments in (
+        ["compare", "vanilla", "at", "-a", "fgsm", "-o", "t.md"],
+        ["variance", "-d", "at", "-a", "fgsm", "-o", "v.json"],
+        ["leaderboard", "-o", "b.html", "--require", "fgsm"],
+        ["leaderboard", "-o", "b.tex", "--require", "fgsm"],
+        ["leaderboard", "-o", "site", "--format", "html", "--require", "fgsm"],
+    ):
+        done = bench(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert "|---" in (tmp_path / "t.md").read_text().replace(" ", "").replace(":", "")
+    json.loads((tmp_path / "v.json").read_text())
+    page = (tmp_path / "b.html").read_text()
+    assert page.startswith("<!doctype html>") and "<table" in page
+    assert "tabular" in (tmp_path / "b.tex").read_text()
+    assert (tmp_path / "site" / "index.html").is_file()
 
 
 def test_output_that_nobody_can_take_is_no_traceback(bench: Run, tiny_run: list[str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from support import make_cell
 
 from bench.audit.finding import Finding
-from bench.audit.join import AuditSpec
+from bench.audit.spec import AuditSpec
 from bench.errors import BenchError, ConflictingResultError
 from bench.outcome import Flag, Outcome
 from bench.spec import CellSpec, key_of

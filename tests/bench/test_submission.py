@@ -19,7 +19,7 @@ from measuring import measure
 from support import Run
 
 from bench.audit.finding import Finding
-from bench.audit.join import AuditSpec
+from bench.audit.spec import AuditSpec
 from bench.data.digits import load
 from bench.errors import BenchError
 from bench.evidence.stored import stored_cell, stored_network

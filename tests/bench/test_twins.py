@@ -12,8 +12,8 @@ import torch
 from measuring import tiny_request
 
 from bench.audit.finding import Finding
-from bench.audit.join import AuditSpec
 from bench.audit.run import AuditListener, audit_plan
+from bench.audit.spec import AuditSpec
 from bench.errors import ConflictingResultError
 from bench.evidence.stored import stored_cell
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle

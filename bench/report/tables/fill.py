@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.frames import rows_where
-from bench.plan import without_eot
+from bench.names import without_eot
 from bench.registry import DATASETS
 from bench.report.published import Printed, printed
 from bench.report.tables.choose import Cell, measurements, networks, trainings

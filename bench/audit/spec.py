@@ -1,0 +1,28 @@
+"""What one audit is of, as a value."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from bench.spec import ModelSpec, identity
+
+AUDIT_VERSION = 1
+"""Raise it when a change of a check may change a finding."""
+
+
+@dataclass(frozen=True)
+class AuditSpec:
+    """What one audit is of: its key.
+
+    Attributes:
+        weights, model, test_hash: as a cell's.
+        n: the first so many test images.
+        norm, eps: of the attacks.
+    """
+
+    weights: str = identity()
+    model: ModelSpec = identity()
+    test_hash: str = identity()
+    n: int = identity()
+    norm: str = identity()
+    eps: Fraction = identity()
+    version: int = identity(default=AUDIT_VERSION)

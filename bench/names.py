@@ -1,0 +1,41 @@
+"""What a user types, taken apart as far as that needs no part to be loaded."""
+
+import re
+from collections.abc import Sequence
+
+from attacks.threat import parse_eps
+from bench.errors import BenchError
+
+
+def parse_eps_text(text: str) -> str:
+    """The exact form in which an eps is stored: `0.15` is `3/20`.
+
+    Raises:
+        BenchError: not a number.
+    """
+    try:
+        return str(parse_eps(text))
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """Flatten repeated and comma-separated options; `a:k=1,m=2,b` is [`a:k=1,m=2`, `b`].
+
+    A piece whose `=` comes before any `:` or `@` continues the parameters of the item before it.
+    """
+    items: list[str] = []
+    for value in values:
+        for number, piece in enumerate(value.split(",")):
+            piece = piece.strip()
+            if number and re.match(r"[^:@]*=", piece) and items:
+                items[-1] += f",{piece}"
+            elif piece:
+                items.append(piece)
+    return list(dict.fromkeys(items))
+
+
+def without_eot(name: str) -> str:
+    """As `bench.plan.without_eot`, for what reads a store: to import the plan is to import torch."""
+    attack, at, gradient = name.partition("@")
+    return re.sub(r"\beot=[^,]+,?", "", attack).rstrip(":,") + at + gradient
