@@ -13,7 +13,7 @@ from attacks.base import per_sample
 from attacks.threat import Threat
 from models.random import CounterRNG
 
-VERSIONS = {"linf": 1, "l2": 2}
+VERSIONS = {"linf": 1, "l2": 3}
 """Part of every result's key, by norm; raise one when a change of its ball may change an outcome."""
 
 _MAX_ROUNDS = 100

@@ -1,11 +1,12 @@
 """Small convolutional spiking networks for machines without an accelerator."""
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Unpack, cast
 
 from torch import Tensor, nn
 
-from models.net import Encoding, NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet
+from models.time import merged
 
 
 class SpikingCNN(SpikingNet):
@@ -42,8 +43,9 @@ class SpikingCNN(SpikingNet):
 
     def body(self, current: Tensor) -> Tensor:
         spikes = self.neurons[0](current)
-        for conv, neuron in zip(self.convs, list(self.neurons)[1:], strict=True):
-            spikes = neuron(merged(conv, spikes))
+        for block, neuron in zip(self.convs, list(self.neurons)[1:], strict=True):
+            conv, norm = cast(nn.Sequential, block)
+            spikes = neuron(merged(conv, spikes), norm)
         return self.readout(spikes.mean((-2, -1)))  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from models.kernels import native
+from models.kernels.native import Affine
+from models.random import Noise
 from models.surrogates import Surrogate
 
 
@@ -44,9 +47,34 @@ class Trace(NamedTuple):
 
 
 def _simulate(
+    current: Tensor,
+    noise: Noise | Tensor | None,
+    params: LIFParams,
+    with_membrane: bool,
+    affine: Affine | None = None,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *]."""
+    if native.takes(current):
+        return native.simulate(current, noise, params, affine, with_membrane, keep)
+    return simulate(current, drawn(noise, current), params, with_membrane)
+
+
+def drawn(noise: Noise | Tensor | None, current: Tensor) -> Tensor | None:
+    """The noise of one call as a tensor like `current` [T, N, *]."""
+    if not isinstance(noise, Noise):
+        return noise
+    return noise.tensor(current.shape[0], current.shape[2:]).to(current.dtype)
+
+
+def simulate(
     current: Tensor, noise: Tensor | None, params: LIFParams, with_membrane: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spikes, membrane potential after noise, and before it where it is asked for, each [T, N, *]."""
+    """The recursion in torch operations: what every kernel equals, and what runs where there is none.
+
+    Returns:
+        spikes, membrane potential after noise, and before it where it is asked for, each [T, N, *].
+    """
     steps = current.shape[0]
     # The current may be one image's, expanded over time with stride 0: buffers copy one step's layout.
     layout = torch.empty_like(current[0])
@@ -117,21 +145,33 @@ def bptt(
 class _MultiStepLIF(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, with_membrane: bool
+        ctx: Any,
+        current: Tensor,
+        noise: Noise | Tensor | None,
+        params: LIFParams,
+        with_membrane: bool,
+        affine: Affine | None,
     ) -> tuple[Tensor, Tensor | None]:
-        spikes, v, before_noise = _simulate(current, noise, params, with_membrane)
+        spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, ctx.needs_input_grad[0])
         ctx.save_for_backward(v)
-        ctx.params = params
+        ctx.params, ctx.affine = params, affine
         ctx.set_materialize_grads(False)
         return spikes, before_noise
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         (v,) = ctx.saved_tensors
         params: LIFParams = ctx.params
         if all(grad is None for grad in grads):
-            return None, None, None, None
-        return bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads), None, None, None
+            return None, None, None, None, None
+        if native.takes(v) and native.differentiates(params.surrogate):
+            return native.backward(v, params, ctx.affine, *grads), None, None, None, None
+        grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads)
+        if ctx.affine is not None:
+            grad.mul_(ctx.affine.back.view(-1, *[1] * (v.dim() - 3))).mul_(
+                ctx.affine.weight.view(-1, *[1] * (v.dim() - 3))
+            )
+        return grad, None, None, None, None
 
 
 def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:
@@ -140,20 +180,25 @@ def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:
 
 
 def lif(
-    current: Tensor, params: LIFParams, noise: Tensor | None = None, with_membrane: bool = False
+    current: Tensor,
+    params: LIFParams,
+    noise: Noise | Tensor | None = None,
+    with_membrane: bool = False,
+    affine: Affine | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run one LIF layer over all its time steps as one autograd node.
 
     Args:
         current: input currents, [T, N, *]; may be expanded over T (stride 0).
         params: the layer's constants.
-        noise: additive membrane noise xi, [T, N, *], or None. Treated as a constant.
+        noise: additive membrane noise xi, [T, N, *], drawn or not, or None. Treated as a constant.
         with_membrane: also return the membrane potential before noise and reset.
+        affine: a fixed normalisation of the currents inside the layer, see `models.norm`.
 
     Returns:
         spikes in {0, 1}, [T, N, *], and the membrane potential [T, N, *] or None.
     """
-    return _MultiStepLIF.apply(current, noise, params, with_membrane)  # type: ignore[no-any-return]
+    return _MultiStepLIF.apply(current, noise, params, with_membrane, affine)  # type: ignore[no-any-return]
 
 
 Backward = Callable[[Trace, Tensor], Tensor]
@@ -164,9 +209,10 @@ Rule = Callable[[Trace], Backward]
 class _Replaced(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, noise: Tensor | None, params: LIFParams, rule: Rule, with_membrane: bool
+        ctx: Any, current: Tensor, noise: Noise | Tensor | None, params: LIFParams, rule: Rule, with_membrane: bool
     ) -> tuple[Tensor, Tensor | None]:
         spikes, v, before_noise = _simulate(current, noise, params, with_membrane)
+        assert v is not None
         ctx.save_for_backward(current, v, spikes)
         ctx.params = params
         ctx.backward_of = rule(Trace(current, v, spikes, params))
@@ -181,7 +227,7 @@ class _Replaced(torch.autograd.Function):
 
 
 def lif_differentiated(
-    current: Tensor, params: LIFParams, noise: Tensor | None, rule: Rule, with_membrane: bool = False
+    current: Tensor, params: LIFParams, noise: Noise | Tensor | None, rule: Rule, with_membrane: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """The same spikes as `lif`, with another backward pass in place of its own.
 
@@ -210,12 +256,13 @@ class _Spike(torch.autograd.Function):
 
 
 def lif_reference(
-    current: Tensor, params: LIFParams, noise: Tensor | None = None, with_membrane: bool = False
+    current: Tensor, params: LIFParams, noise: Noise | Tensor | None = None, with_membrane: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """The same layer as `lif`, written as the equations and differentiated by autograd.
 
     Slow; it is what `lif` is tested against. Arguments and result as `lif`.
     """
+    noise = drawn(noise, current)
     u = torch.zeros_like(current[0])
     spikes, membrane = [], []
     for t in range(current.shape[0]):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.neurons import LIF, number_layers
+from models.time import merged
 
 NeuronFactory = Callable[[], LIF]
 
@@ -17,11 +18,6 @@ class Encoding(TypedDict):
     T: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-
-def merged(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a stateless module to every time step at once: [T, N, *] -> [T, N, *]."""
-    return module(x.flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[1]))  # type: ignore[no-any-return]
 
 
 class SpikingNet(nn.Module):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.lif import LIFParams, Rule, lif, lif_differentiated, lif_reference
-from models.random import active_noise_stream
+from models.lif import LIFParams, Rule, drawn, lif, lif_differentiated, lif_reference
+from models.norm import fused
+from models.random import Noise, active_noise_stream
 from models.surrogates import Surrogate, Triangular, parse_surrogate
+from models.time import merged
 
 
 class LIF(nn.Module):
@@ -51,19 +53,33 @@ class LIF(nn.Module):
         self.layer = 0
         self._recorders: list[Callable[[LIF, Tensor], None]] = []
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Map input currents [T, N, *] to spikes [T, N, *]."""
+    def forward(self, current: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Map input currents [T, N, *] to spikes [T, N, *].
+
+        Args:
+            current: may be expanded over T (stride 0).
+            norm: normalises the currents, inside the layer's own pass over memory where that gives the same bits.
+        """
+        if norm is not None:
+            plain = self.reference or self.replacement is not None
+            affine = None if plain else fused(norm, current)
+            if affine is not None:
+                spikes, membrane = lif(current, self.params, self.noise_source(current), bool(self._recorders), affine)
+                if membrane is not None:
+                    self._record(membrane)
+                return spikes
+            current = merged(norm, current)
         if self.replacement is not None and torch.is_grad_enabled() and current.requires_grad:
             return self.replacement(self, current)
         run = lif_reference if self.reference else lif
-        spikes, membrane = run(current, self.params, self.noise(current), bool(self._recorders))
+        spikes, membrane = run(current, self.params, self.noise_source(current), bool(self._recorders))
         if membrane is not None:
             self._record(membrane)
         return spikes
 
     def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
         """The layer's own spikes [T, N, *], noise included, with the backward pass that `rule` gives."""
-        noise, with_membrane = self.noise(current), bool(self._recorders)
+        noise, with_membrane = self.noise_source(current), bool(self._recorders)
         spikes, membrane = lif_differentiated(current, self.params, noise, rule, with_membrane)
         if membrane is not None:
             self._record(membrane)
@@ -81,6 +97,10 @@ class LIF(nn.Module):
     def noise(self, current: Tensor) -> Tensor | None:
         """Additive membrane noise for this call, [T, N, *], or None."""
         return None
+
+    def noise_source(self, current: Tensor) -> Noise | Tensor | None:
+        """The same, perhaps not yet drawn."""
+        return self.noise(current)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, v_threshold={self.v_threshold}, surrogate={self.surrogate}"
@@ -113,16 +133,20 @@ class NoisyLIF(LIF):
         return self.noise_on and self.noise_var > 0
 
     def noise(self, current: Tensor) -> Tensor | None:
+        return drawn(NoisyLIF.noise_source(self, current), current)
+
+    def noise_source(self, current: Tensor) -> Noise | Tensor | None:
+        if type(self).noise is not NoisyLIF.noise:
+            # A subclass has noise of its own.
+            return self.noise(current)
         if not self.stochastic:
             return None
-        stream = active_noise_stream()
+        stream, sigma = active_noise_stream(), self.noise_var**0.5
         if stream is not None:
-            return stream.normal(current, self.layer).mul_(self.noise_var**0.5)
-        # randn falls off its vectorised path on permuted layouts: fill a flat buffer and view it.
-        layout = torch.empty_like(current[0])
-        flat = torch.randn(current.shape[0] * layout.numel(), dtype=current.dtype, device=current.device)
-        shape, stride = (current.shape[0], *layout.shape), (layout.numel(), *layout.stride())
-        return flat.as_strided(shape, stride).mul_(self.noise_var**0.5)
+            return stream.noise(current, self.layer, sigma)
+        # One number of torch's generator is the key of all of this call's.
+        rows = torch.arange(current.shape[1], device=current.device)
+        return Noise(sigma, int(torch.randint(1 << 62, ()).item()), self.layer, rows, torch.zeros_like(rows))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, noise_var={self.noise_var}"

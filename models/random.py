@@ -8,12 +8,16 @@ is a keyed bijection of a 128-bit counter, and the counter says which number is 
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from models.kernels import native
+from models.normal import box_muller, unit
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -21,9 +25,15 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _STEP_BITS = 24
 _CACHED_WORDS = 1 << 16
+_GROUP, _LANES = 64, 16
+
+NOISE_VERSION = 2
+"""Part of the key of every result on a noisy network; raise it when the same counter gives other normal numbers."""
+
+_Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def philox4x32(counter: Sequence[Tensor], key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox4x32(counter: Sequence[Tensor], key: int) -> _Words:
     """Philox-4x32 with 10 rounds, on unsigned 32-bit words held in int64 tensors.
 
     Args:
@@ -78,51 +88,86 @@ class CounterRNG:
 
     def uniform(self, shape: Sequence[int], *, stream: int = 0, draw: int | Tensor = 0) -> Tensor:
         """Float32 in (0, 1], [N, *shape]; `stream` and `draw` (one number, or one a row) select independent tensors."""
-        return self._fill(1, shape, stream, draw, lambda words: [_unit(word) for word in words])[0]
+        count = math.prod(shape)
+        out = torch.empty(len(self.samples), -(-count // 4), 4, dtype=torch.float32, device=self.samples.device)
+        for part, words in _words(self.key, self.samples, 1, out.shape[1], stream, draw):
+            torch.stack([unit(word[0]) for word in words], dim=-1, out=out[part])
+        return out.flatten(1)[:, :count].reshape(len(self.samples), *shape)
 
     def normal(self, steps: int, shape: Sequence[int], *, stream: int = 0, draw: int | Tensor = 0) -> Tensor:
-        """Standard normal float32, [T, N, *shape], by Box-Muller; a longer T keeps the earlier steps."""
-        return self._fill(steps, shape, stream, draw, _box_muller)
+        """Standard normal float32, [T, N, *shape]; a longer T keeps the earlier steps.
 
-    def _fill(
-        self,
-        steps: int,
-        shape: Sequence[int],
-        stream: int,
-        draw: int | Tensor,
-        transform: Callable[[Sequence[Tensor]], list[Tensor]],
-    ) -> Tensor:
-        count = math.prod(shape)
-        blocks = -(-count // 4)
-        if blocks >= 1 << _STEP_BITS:
-            raise ValueError(f"{count} random numbers a sample exceed the counter's range of {1 << (_STEP_BITS + 2)}")
+        The numbers of an image [C, H, W] lie in memory with the channel innermost.
+        """
+        draws = draw if isinstance(draw, Tensor) else torch.full_like(self.samples, draw)
+        return Noise(1.0, self.key, stream, self.samples, draws).tensor(steps, shape)
+
+
+class Noise(NamedTuple):
+    """The normal noise of one layer in one call, not yet drawn: a kernel draws it inside the neuron.
+
+    Attributes:
+        sigma: standard deviation.
+        key: 64-bit key.
+        stream: number of the layer.
+        samples, draws: of each row of the batch, int64 [N], in [0, 2^32).
+    """
+
+    sigma: float
+    key: int
+    stream: int
+    samples: Tensor
+    draws: Tensor
+
+    def tensor(self, steps: int, shape: Sequence[int]) -> Tensor:
+        """The noise as float32 [T, N, *shape].
+
+        Number 16 j + i of a group of 64 is made of word j of the group's block i, so that a vector unit writes
+        16 neighbours at once.
+        """
+        n, count = len(self.samples), math.prod(shape)
+        groups = -(-count // _GROUP)
+        order = (*shape[1:], shape[0]) if len(shape) == 3 else tuple(shape)
         device = self.samples.device
-        position = torch.arange(blocks, device=device).view(1, 1, -1)
-        position = (torch.arange(steps, device=device).view(-1, 1, 1) << _STEP_BITS) + position
-        word = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
-        out = torch.empty(steps, len(self.samples), blocks, 4, device=device)
-        # A few rows at a time: the many passes over the counter words then stay in the processor's cache.
-        rows = max(1, _CACHED_WORDS // (steps * blocks)) if device.type == "cpu" else len(self.samples)
-        for start in range(0, len(self.samples), rows):
-            sample = self.samples[start : start + rows].view(1, -1, 1)
-            drawn = draw[start : start + rows].view(1, -1, 1) if isinstance(draw, Tensor) else word + draw
-            words = philox4x32((position, word + stream, sample, drawn), self.key)
-            torch.stack(transform(words), dim=-1, out=out[:, start : start + rows])
-        return out.flatten(-2)[:, :, :count].reshape(steps, len(self.samples), *shape)
+        if native.available() and device.type == "cpu":
+            out = torch.empty(steps, n, count, dtype=torch.float32)
+            native.fill_normal(out, self.key, self.stream, self.samples, self.draws)
+        else:
+            out = self.reference(steps, count, groups)
+        if self.sigma != 1:
+            out.mul_(self.sigma)
+        out = out.view(steps, n, *order)
+        return out.movedim(-1, 2) if len(shape) == 3 else out
+
+    def reference(self, steps: int, count: int, groups: int) -> Tensor:
+        """What the kernels must equal: standard normal float32 [T, N, count], by torch operations."""
+        shape = (steps, len(self.samples), groups, 4, _LANES)
+        out = torch.empty(shape, dtype=torch.float32, device=self.samples.device)
+        for part, words in _words(self.key, self.samples, steps, groups * _LANES, self.stream, self.draws):
+            numbers = [value.unflatten(-1, (groups, _LANES)) for value in box_muller(words)]
+            torch.stack(numbers, dim=-2, out=out[:, part])
+        return out.flatten(-3)[:, :, :count].contiguous()
 
 
-def _unit(word: Tensor) -> Tensor:
-    # 24 bits, centred: never 0, whose log is infinite. The largest rounds to 1 in float32.
-    return (word >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24)
-
-
-def _box_muller(words: Sequence[Tensor]) -> list[Tensor]:
-    pairs = []
-    for first, second in (words[:2], words[2:]):
-        radius = _unit(first).log_().mul_(-2).sqrt_()
-        angle = _unit(second).mul_(2 * math.pi)
-        pairs += [radius * angle.cos(), radius.mul_(angle.sin_())]
-    return pairs
+def _words(
+    key: int, samples: Tensor, steps: int, blocks: int, stream: int, draw: int | Tensor
+) -> Iterator[tuple[slice, _Words]]:
+    """Philox words of counters (step and block, stream, sample, draw), a few rows of the batch at a time."""
+    if blocks >= 1 << _STEP_BITS or steps > 1 << (32 - _STEP_BITS):
+        raise ValueError(
+            f"{4 * blocks} random numbers a sample over {steps} steps exceed the counter's range of "
+            f"{1 << (_STEP_BITS + 2)} over {1 << (32 - _STEP_BITS)}"
+        )
+    device = samples.device
+    position = torch.arange(blocks, device=device).view(1, 1, -1)
+    position = (torch.arange(steps, device=device).view(-1, 1, 1) << _STEP_BITS) + position
+    word = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
+    # The many passes over the counter words of a few rows stay in the processor's cache.
+    rows = max(1, _CACHED_WORDS // (steps * blocks)) if device.type == "cpu" else max(1, len(samples))
+    for start in range(0, len(samples), rows):
+        part = slice(start, start + rows)
+        drawn = draw[part].view(1, -1, 1) if isinstance(draw, Tensor) else word + draw
+        yield part, philox4x32((position, word + stream, samples[part].view(1, -1, 1), drawn), key)
 
 
 class NoiseStream:
@@ -161,6 +206,10 @@ class NoiseStream:
 
     def normal(self, like: Tensor, layer: int) -> Tensor:
         """Standard normal noise for layer number `layer`, shaped [T, N, *] as `like`."""
+        return self.noise(like, layer).tensor(like.shape[0], like.shape[2:]).to(like.dtype)
+
+    def noise(self, like: Tensor, layer: int, sigma: float = 1.0) -> Noise:
+        """The same, not yet drawn, with standard deviation `sigma`."""
         if not self._begun:
             raise ValueError("noise was asked for outside of a call of the model that the noise stream was opened for")
         batch, rows = len(self.rng.samples), like.shape[1]
@@ -168,13 +217,8 @@ class NoiseStream:
         if rows != copies * batch or not copies:
             raise ValueError(f"a batch of {rows} inside a noise stream that was opened for {batch} samples")
         self._copies = max(self._copies, copies)
-        if copies == 1:
-            noise = self.rng.normal(like.shape[0], like.shape[2:], stream=layer, draw=self.draw)
-        else:
-            repeated = CounterRNG(self.rng.key, self.rng.samples.repeat(copies))
-            draws = self.draw + torch.arange(copies, device=repeated.samples.device).repeat_interleave(batch)
-            noise = repeated.normal(like.shape[0], like.shape[2:], stream=layer, draw=draws)
-        return noise.to(like.dtype)
+        samples, copy = self.rng.samples, torch.arange(copies, device=self.rng.samples.device)
+        return Noise(sigma, self.rng.key, layer, samples.repeat(copies), self.draw + copy.repeat_interleave(batch))
 
 
 _stream: ContextVar[NoiseStream | None] = ContextVar("noise_stream", default=None)

@@ -7,8 +7,9 @@ from typing import Any, Unpack, cast
 
 from torch import Tensor, nn
 
-from models.net import Encoding, NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet
 from models.neurons import LIF
+from models.time import merged
 
 
 class SpikingMLP(SpikingNet):
@@ -53,8 +54,9 @@ class SpikingMLP(SpikingNet):
 
     def body(self, current: Tensor) -> Tensor:
         spikes = self.neurons[0](current)
-        for linear, neuron in zip(self.hidden, list(self.neurons)[1:], strict=True):
-            spikes = neuron(merged(linear, spikes))
+        for block, neuron in zip(self.hidden, list(self.neurons)[1:], strict=True):
+            linear, norm = cast(nn.Sequential, block)
+            spikes = neuron(merged(linear, spikes), norm)
         return self.readout(spikes)  # type: ignore[no-any-return]
 
 

@@ -4,7 +4,9 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from models.net import Encoding, NeuronFactory, SpikingNet, merged
+from models.net import Encoding, NeuronFactory, SpikingNet
+from models.neurons import LIF
+from models.time import merged
 
 _LAYOUT: tuple[int | str, ...] = (64, "A", 128, 256, "A", 512, 512, 512, "A", 512, 512)
 
@@ -56,7 +58,13 @@ class VGG11(SpikingNet):
 
 
 def _run(layers: nn.ModuleList, h: Tensor) -> Tensor:
+    norm: nn.Module | None = None
     for layer in layers:
-        spatial = isinstance(layer, nn.Sequential | nn.AvgPool2d)
-        h = merged(layer, h) if spatial else layer(h)
+        if isinstance(layer, nn.Sequential):
+            # A convolution and the normalisation that the next neuron takes in.
+            h, norm = merged(layer[0], h), layer[1]
+        elif isinstance(layer, LIF):
+            h, norm = layer(h, norm), None
+        else:
+            h = merged(layer, h) if isinstance(layer, nn.AvgPool2d) else layer(h)
     return h

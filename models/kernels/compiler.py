@@ -1,0 +1,92 @@
+"""Builds the C kernels with the compiler of the machine at hand, once, and keeps the result.
+
+Nothing is compiled at installation: a machine without a compiler runs the torch operations, more slowly and with
+the same results, and a machine with one uses all that its processor has.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("lif.c")
+_FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fopenmp"),
+    # Every operation is rounded as written; what is relaxed are errno and traps, which keep loops from vectorising.
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+)
+_SECONDS = 120
+SWITCH = "BENCH_KERNELS"
+"""Environment variable; `torch` runs the torch operations even where kernels could be had."""
+
+
+@cache
+def compiled() -> tuple[ctypes.CDLL | None, str]:
+    """The kernels, or None and the reason why there are none here."""
+    if os.environ.get(SWITCH, "") == "torch":
+        return None, f"{SWITCH}=torch"
+    if not sys.platform.startswith("linux"):
+        return None, f"the kernels are for Linux, not {sys.platform}"
+    names = [os.environ.get("CC", ""), "gcc", "cc", "clang"]
+    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
+    if compiler is None:
+        return None, "no C compiler (gcc or clang) on the PATH"
+    try:
+        return ctypes.CDLL(str(_built(compiler))), ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{compiler} could not build them: {_last_line(error)}"
+
+
+def _built(compiler: str) -> Path:
+    """The shared object for this source, compiler and processor; built if it is not there yet."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=True)
+    what = (_SOURCE.read_text(), version.stdout, *_FLAGS, platform.machine(), _processor())
+    name = f"lif-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if folder.stat().st_uid != os.getuid():
+                # Somebody else's folder may hold somebody else's code.
+                continue
+            target = folder / name
+            if not target.exists():
+                _compile(compiler, target)
+            return target
+        except OSError:
+            continue
+    raise OSError("no folder to keep them in can be written")
+
+
+def _compile(compiler: str, target: Path) -> None:
+    # Compiled aside and renamed: another process never loads half a file.
+    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+        built = Path(aside) / target.name
+        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(built), "-lm"]
+        subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        built.replace(target)
+
+
+def _folders() -> list[Path]:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return [home / "snn-bench", Path(tempfile.gettempdir()) / f"snn-bench-{os.getuid()}"]
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU")))
+
+
+def _last_line(error: Exception) -> str:
+    text = getattr(error, "stderr", None) or str(error)
+    lines = [line for line in str(text).splitlines() if "error" in line] or str(text).splitlines() or ["unknown error"]
+    return lines[0][:200]

@@ -1,0 +1,256 @@
+/* One leaky integrate-and-fire layer over all its time steps: forward, backward, and the noise inside it.
+ *
+ * The arithmetic is that of the torch operations in models/lif.py, in their order: compiled with -ffp-contract=off,
+ * so that a multiplication and an addition are two roundings, and with fmaf where torch fuses them. The results are
+ * the same bits. Tensors are dense; the innermost axis is the channel. bf16 is a storage format: all sums are float.
+ */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { BLOCK = 512, GROUP = 64, LANES = 16, STEP_BITS = 24 };
+enum { TRIANGULAR, RECTANGULAR, ARCTAN };
+
+typedef uint16_t bf16;
+
+static inline float load_f32(const float *p) { return *p; }
+static inline void store_f32(float *p, float x) { *p = x; }
+static inline float load_b16(const bf16 *p) {
+    uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+static inline void store_b16(bf16 *p, float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    *p = (bf16)((x != x ? (bits | 0x400000) : rounded) >> 16);
+}
+
+/* ---- noise: Philox-4x32-10 and a Box-Muller transform of plain IEEE operations, see models/random.py ---- */
+
+static inline float unit(uint32_t word) { return ((float)(int32_t)(word >> 8) + 0.5f) * 0x1p-24f; }
+
+static inline float log_unit(float u) {
+    uint32_t bits;
+    memcpy(&bits, &u, 4);
+    bits += 0x3f800000u - 0x3f3504f3u;
+    float exponent = (float)((int32_t)(bits >> 23) - 127);
+    bits = (bits & 0x7fffffu) + 0x3f3504f3u;
+    float m;
+    memcpy(&m, &bits, 4);
+    float f = m - 1.0f;
+    float s = f / (2.0f + f);
+    float z = s * s;
+    float w = z * z;
+    float odd = w * (0.40000972152f + w * 0.24279078841f);
+    float even = z * (0.66666662693f + w * 0.28498786688f);
+    float half = (0.5f * f) * f;
+    float low = s * (half + (even + odd)) + exponent * 9.0580006145e-06f;
+    return ((low - half) + f) + exponent * 0.69313812256f;
+}
+
+static inline void box_muller(uint32_t first, uint32_t second, float *a, float *b) {
+    float radius = sqrtf(log_unit(unit(first)) * -2.0f);
+    int32_t turn = (int32_t)(second >> 8);
+    int32_t quarter = (turn + (1 << 21)) >> 22;
+    float x = (((float)(turn - (quarter << 22)) + 0.5f) * 0x1p-24f) * 6.2831853072f;
+    float z = x * x;
+    float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z + -1.6666654611e-1f) * z * x + x;
+    float cosine = ((2.4433157118e-5f * z + -1.3887316255e-3f) * z + 4.1666645683e-2f) * z * z + (1.0f - 0.5f * z);
+    float swapped_cosine = (quarter & 1) ? sine : cosine;
+    float swapped_sine = (quarter & 1) ? cosine : sine;
+    float sign_cosine = ((quarter + 1) & 2) ? -1.0f : 1.0f;
+    float sign_sine = (quarter & 2) ? -1.0f : 1.0f;
+    *a = radius * (swapped_cosine * sign_cosine);
+    *b = radius * (swapped_sine * sign_sine);
+}
+
+/* 64 numbers: number 16 j + i is made of word j of the block whose counter ends in i. */
+static void normals(float *out, uint32_t block, uint32_t stream, uint32_t sample, uint32_t draw, uint64_t key) {
+    uint32_t c0[LANES], c1[LANES], c2[LANES], c3[LANES];
+    for (int i = 0; i < LANES; i++) {
+        c0[i] = block + (uint32_t)i;
+        c1[i] = stream;
+        c2[i] = sample;
+        c3[i] = draw;
+    }
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < LANES; i++) {
+            uint64_t p0 = (uint64_t)c0[i] * 0xD2511F53u, p1 = (uint64_t)c2[i] * 0xCD9E8D57u;
+            uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
+            c1[i] = (uint32_t)p1;
+            c3[i] = (uint32_t)p0;
+            c0[i] = n0;
+            c2[i] = n2;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < LANES; i++) {
+        box_muller(c0[i], c1[i], out + i, out + LANES + i);
+        box_muller(c2[i], c3[i], out + 2 * LANES + i, out + 3 * LANES + i);
+    }
+}
+
+/* Standard normal numbers [T, N, L]. */
+void fill_normal(float *out, int T, int64_t N, int64_t L, uint64_t key, uint32_t stream, const int64_t *samples,
+                 const int64_t *draws, int threads) {
+    int64_t groups = (L + GROUP - 1) / GROUP;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t job = 0; job < (int64_t)T * N * groups; job++) {
+        int64_t t = job / (N * groups), n = job / groups % N, g = job % groups;
+        float z[GROUP];
+        normals(z, ((uint32_t)t << STEP_BITS) + (uint32_t)(g * LANES), stream, (uint32_t)samples[n],
+                (uint32_t)draws[n], key);
+        int64_t count = L - g * GROUP < GROUP ? L - g * GROUP : GROUP;
+        memcpy(out + (t * N + n) * L + g * GROUP, z, (size_t)count * sizeof(float));
+    }
+}
+
+/* ---- the layer ---- */
+
+/* A batch normalisation with fixed statistics as torch computes it: its forward and backward round differently. */
+void affine(const float *weight, const float *bias, const float *mean, const float *variance, double eps, int64_t C,
+            float *scale, float *shift, float *back) {
+    for (int64_t c = 0; c < C; c++) {
+        scale[c] = 1.0f / sqrtf(variance[c] + (float)eps) * weight[c];
+        shift[c] = fmaf(-mean[c], scale[c], bias[c]);
+        back[c] = (float)(1.0 / sqrt((double)variance[c] + eps));
+    }
+}
+
+/* a * x + b * y, and a * g and b * g: three roundings and two, as torch's separate operations. */
+#define COMBINE(NAME, TYPE, LOAD, STORE)                                                                               \
+    void combine_##NAME(const TYPE *x, const TYPE *y, float a, float b, int64_t size, TYPE *out, int threads) {        \
+        _Pragma("omp parallel for simd schedule(static) num_threads(threads) if (parallel: threads > 1)") for (        \
+            int64_t i = 0; i < size; i++) STORE(out + i, a * LOAD(x + i) + b * LOAD(y + i));                           \
+    }                                                                                                                  \
+    void spread_##NAME(const TYPE *g, float a, float b, int64_t size, TYPE *gx, TYPE *gy, int threads) {               \
+        _Pragma("omp parallel for simd schedule(static) num_threads(threads) if (parallel: threads > 1)") for (        \
+            int64_t i = 0; i < size; i++) {                                                                            \
+            float value = LOAD(g + i);                                                                                 \
+            STORE(gx + i, a * value);                                                                                  \
+            STORE(gy + i, b * value);                                                                                  \
+        }                                                                                                              \
+    }
+
+COMBINE(f32, float, load_f32, store_f32)
+COMBINE(b16, bf16, load_b16, store_b16)
+
+static void tile(float *to, const float *from, int64_t C, int64_t start, int count) {
+    int64_t c = start % C;
+    for (int i = 0; i < count;) {
+        int run = C - c < count - i ? (int)(C - c) : count - i;
+        memcpy(to + i, from + c, (size_t)run * sizeof(float));
+        i += run;
+        c = 0;
+    }
+}
+
+#define FORWARD(NAME, TYPE, LOAD, STORE)                                                                               \
+    void NAME(const TYPE *current, int64_t step, int T, int64_t N, int64_t L, int64_t C, const float *scale,           \
+              const float *shift, float decay, float threshold, float reset, const float *noise, int generate,         \
+              uint64_t key, uint32_t stream, const int64_t *samples, const int64_t *draws, float sigma, TYPE *spikes,  \
+              TYPE *v, TYPE *before, int threads) {                                                                    \
+        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)") for (int64_t job = 0;       \
+                                                                                                job < N * blocks;      \
+                                                                                                job++) {               \
+            int64_t n = job / blocks, from = job % blocks * BLOCK;                                                     \
+            int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                    \
+            float a[BLOCK], b[BLOCK], u[BLOCK], w[BLOCK], z[BLOCK];                                                    \
+            if (scale) {                                                                                               \
+                tile(a, scale, C, from, count);                                                                        \
+                tile(b, shift, C, from, count);                                                                        \
+            }                                                                                                          \
+            for (int t = 0; t < T; t++) {                                                                              \
+                const TYPE *in = current + t * step + n * L + from;                                                    \
+                int64_t at = t * size + n * L + from;                                                                  \
+                if (scale)                                                                                             \
+                    for (int i = 0; i < count; i++) w[i] = fmaf(LOAD(in + i), a[i], b[i]);                             \
+                else                                                                                                   \
+                    for (int i = 0; i < count; i++) w[i] = LOAD(in + i);                                               \
+                if (t)                                                                                                 \
+                    for (int i = 0; i < count; i++) w[i] = fmaf(u[i], decay, w[i]);                                    \
+                if (before)                                                                                            \
+                    for (int i = 0; i < count; i++) STORE(before + at + i, w[i]);                                      \
+                if (generate) {                                                                                        \
+                    for (int g = 0; g < count; g += GROUP)                                                             \
+                        normals(z + g, ((uint32_t)t << STEP_BITS) + (uint32_t)((from + g) / GROUP * LANES), stream,    \
+                                (uint32_t)samples[n], (uint32_t)draws[n], key);                                        \
+                    for (int i = 0; i < count; i++) w[i] = w[i] + z[i] * sigma;                                        \
+                } else if (noise)                                                                                      \
+                    for (int i = 0; i < count; i++) w[i] = w[i] + noise[at + i];                                       \
+                for (int i = 0; i < count; i++) {                                                                      \
+                    float s = w[i] >= threshold ? 1.0f : 0.0f;                                                         \
+                    STORE(spikes + at + i, s);                                                                         \
+                    if (v) STORE(v + at + i, w[i]);                                                                    \
+                    u[i] = w[i] >= threshold ? reset : w[i];                                                           \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+FORWARD(forward_f32, float, load_f32, store_f32)
+FORWARD(forward_b16, bf16, load_b16, store_b16)
+
+static inline __attribute__((always_inline)) float slope(int kind, float x, float p, float q) {
+    float size = x < 0 ? -x : x;
+    if (kind == TRIANGULAR) {
+        float height = -size + p;
+        return (height < 0 ? 0.0f : height) * q;
+    }
+    if (kind == RECTANGULAR) return (size < p ? 1.0f : 0.0f) * q;
+    float scaled = x * p;
+    return 1.0f / (scaled * scaled + 1.0f) * q;
+}
+
+#define STEP_BACK(KIND, LOAD, STORE)                                                                                   \
+    for (int i = 0; i < count; i++) {                                                                                  \
+        float potential = LOAD(v + at + i), x = potential - threshold, g = LOAD(grad_spikes + at + i);                 \
+        float decayed = t + 1 < T && x < 0 ? u[i] : 0.0f;                                                              \
+        float through = t + 1 < T && !detach ? u[i] * (reset - potential) + g : g;                                     \
+        float out = slope(KIND, x, p, q) * through;                                                                    \
+        w[i] = t + 1 < T ? out + decayed : out;                                                                        \
+    }
+
+#define BACKWARD(NAME, TYPE, LOAD, STORE)                                                                              \
+    void NAME(const TYPE *v, const TYPE *grad_spikes, const TYPE *grad_membrane, int T, int64_t size, int64_t C,       \
+              const float *first, const float *second, float decay, float threshold, float reset, int detach,          \
+              int kind, float p, float q, TYPE *grad_current, int threads) {                                           \
+        int64_t blocks = (size + BLOCK - 1) / BLOCK;                                                                   \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)") for (int64_t job = 0;       \
+                                                                                                job < blocks; job++) { \
+            int64_t from = job * BLOCK;                                                                                \
+            int count = size - from < BLOCK ? (int)(size - from) : BLOCK;                                              \
+            float a[BLOCK], b[BLOCK], u[BLOCK], w[BLOCK];                                                              \
+            memset(u, 0, sizeof u);                                                                                    \
+            if (first) {                                                                                               \
+                tile(a, first, C, from, count);                                                                        \
+                tile(b, second, C, from, count);                                                                       \
+            }                                                                                                          \
+            for (int t = T - 1; t >= 0; t--) {                                                                         \
+                int64_t at = t * size + from;                                                                          \
+                if (kind == TRIANGULAR)                                                                                \
+                    STEP_BACK(TRIANGULAR, LOAD, STORE)                                                                 \
+                else if (kind == RECTANGULAR)                                                                          \
+                    STEP_BACK(RECTANGULAR, LOAD, STORE)                                                                \
+                else                                                                                                   \
+                    STEP_BACK(ARCTAN, LOAD, STORE)                                                                     \
+                if (grad_membrane)                                                                                     \
+                    for (int i = 0; i < count; i++) w[i] = w[i] + LOAD(grad_membrane + at + i);                        \
+                for (int i = 0; i < count; i++) u[i] = w[i] * decay;                                                   \
+                if (first)                                                                                             \
+                    for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i] * a[i] * b[i]);                  \
+                else                                                                                                   \
+                    for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i]);                                \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+BACKWARD(backward_f32, float, load_f32, store_f32)
+BACKWARD(backward_b16, bf16, load_b16, store_b16)
