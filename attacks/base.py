@@ -39,6 +39,7 @@ class Attack:
             A default of None is filled in from the threat model, see `alpha_per_eps`.
         shares_trajectory: whether fewer steps are a prefix of more, so that one run serves several step counts.
             False for an attack whose schedule looks at the step count.
+        added: parameters that came after results were stored: left out of keys at their default.
         alpha_per_eps: where `defaults` has an `alpha` of None, alpha = eps times this.
         norms: the norms it can work in.
         cost: from the step count to (forward passes, backward passes) per sample.
@@ -61,6 +62,7 @@ class Attack:
     takes_steps: bool = False
     shares_trajectory: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
     alpha_per_eps: str = "51/160"
     norms: tuple[str, ...] = ("linf", "l2")
     cost: Cost = lambda steps: (max(steps, 1), max(steps, 1))

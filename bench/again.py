@@ -40,7 +40,7 @@ def command(
         instead: values of options that are to differ, such as `{"--seed": "0,1,2"}`.
     """
     options = _options(cells, recipe) | dict(instead or {})
-    words = [f"{name} {shlex.quote(value)}" for name, value in options.items()]
+    words = [f"{name} {shlex.quote(value)}" if value else name for name, value in options.items()]
     return " ".join(["bench run", *words, *(f"--plugin {shlex.quote(p)}" for p in _plugins(origins, cells[0]))])
 
 
@@ -65,6 +65,10 @@ def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any]) -> dict[str, s
     for name in ("epochs", "batch_size", "lr", "train_size"):
         if recipe.get(name):
             options[f"--{name.replace('_', '-')}"] = str(recipe[name])
+    if recipe.get("arithmetic") == "bf16":
+        options["--train-bf16"] = ""
+    if recipe.get("arithmetic") == "reference":
+        options["--reference"] = ""
     return options | {"--seed": ",".join(map(str, sorted({row.seed for row in cells})))}
 
 

@@ -20,8 +20,9 @@ from bench.exchange.bundle import Bundle, collect_bundle
 from bench.exchange.files import write_results
 from bench.frames import cells_frame, samples_frame
 from bench.hygiene import Snapshot, check_model
+from bench.names import without_eot
 from bench.outcome import Outcome
-from bench.plan import STOCHASTIC_DRAWS, trajectories, without_eot
+from bench.plan import STOCHASTIC_DRAWS, trajectories
 from bench.provenance import provenance
 from bench.resolve import parse_attack
 from bench.runtime import pick_device
@@ -31,7 +32,7 @@ from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
 from bench.store import CellRow, Store
 from bench.training import hash_of
 from models.neurons import NeuronSpec, is_stochastic
-from models.random import noise_stream
+from models.random import NOISE_VERSION, noise_stream
 
 _NOTHING = Recipe(epochs=1, batch_size=2)
 
@@ -266,7 +267,7 @@ def _measured(
     template = CellSpec(
         weights=f"file:{sha256}", model=spec, test_hash=dataset.test_hash, n=n, attack=attacks[0],
         draws=draws or (STOCHASTIC_DRAWS if stochastic else 1), attack_seed=attack_seed, dataset=dataset.name,
-        defense_name=name, seed=0,
+        defense_name=name, seed=0, noise_version=NOISE_VERSION if stochastic else 1,
     )  # fmt: skip
     report = Report()
     found: dict[str, CellRow] = {}

@@ -5,5 +5,5 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """As `bench.spec.canonical_json`, for what reads a store: to import the specs is to import torch."""
+    """JSON with sorted keys and no spaces; the same value always gives the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -11,6 +11,7 @@ from attacks.base import Candidate
 from attacks.gradients import frozen
 from attacks.losses import margin
 from attacks.threat import Threat
+from bench.arithmetic import computing
 from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError
 from bench.outcome import Flag, Outcome
@@ -43,6 +44,7 @@ def evaluate(
     *,
     device: torch.device,
     done: frozenset[int] = frozenset(),
+    clean: "CleanScores | None" = None,
 ) -> Iterator[ChunkResult]:
     """Run one attack trajectory over the test images and score every cell that it serves.
 
@@ -52,6 +54,7 @@ def evaluate(
         cells: cells that one run of the attack serves (one `trajectory_key`).
         device: where to compute.
         done: starts of chunks that are already stored and are skipped.
+        clean: what is known of this network without attack; filled in.
 
     Yields:
         results in image order, a chunk at a time.
@@ -59,26 +62,43 @@ def evaluate(
     Raises:
         BenchError: the attack failed, changed the model, or returned something that is not a batch of images.
     """
+    known = {} if clean is None else clean
+    for start in range(0, cells[0].n, CHUNK):
+        if start not in done:
+            # Scores and rebuilt networks are the reference's only inside; nothing of it may outlive a yield.
+            how = "reference" if cells[0].attack.arithmetic == "reference" else "fast"
+            with computing(model, how, device):
+                result = _evaluate_chunk(CountedModel(model), dataset, cells, start, device, known)
+            yield result
+
+
+def _evaluate_chunk(
+    counted: "CountedModel",
+    dataset: Dataset,
+    cells: Sequence[CellSpec],
+    start: int,
+    device: torch.device,
+    known: "CleanScores",
+) -> ChunkResult:
     first = cells[0]
     threat = threat_of(first.attack)
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
-    counted = CountedModel(model)
-    for start in range(0, first.n, CHUNK):
-        if start in done:
-            continue
-        index = torch.arange(start, min(start + CHUNK, first.n))
-        x = pixels(dataset.x_test[index], device)
-        y = dataset.y_test[index].to(device)
-        samples = index.to(device)
-        counted.reset(samples)
-        clean = score(counted, x, y, samples, score_key, first.draws)
-        path = propose(counted, x, y, start, cells)
-        flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
-        outcomes = {
-            cell: _judge(counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws)
-            for cell in cells
-        }
-        yield ChunkResult(start, outcomes, counted.forwards, counted.backwards)
+    index = torch.arange(start, min(start + CHUNK, first.n))
+    x = pixels(dataset.x_test[index], device)
+    y = dataset.y_test[index].to(device)
+    samples = index.to(device)
+    counted.reset(samples)
+    which = (first.weights, start, first.n, first.draws, first.attack.arithmetic == "reference")
+    if which not in known:
+        known[which] = score(counted, x, y, samples, score_key, first.draws)
+    clean = known[which]
+    path = propose(counted, x, y, start, cells)
+    flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
+    outcomes = {
+        cell: _judge(counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws)
+        for cell in cells
+    }
+    return ChunkResult(start, outcomes, counted.forwards, counted.backwards)
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,10 @@ class Score:
     margin: Tensor
     nan: Tensor
     tie: Tensor
+
+
+CleanScores = dict[tuple[object, ...], Score]
+"""How one network's images fare without attack, by chunk: the same for every attack on it."""
 
 
 def score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, draws: int) -> Score:
@@ -201,6 +225,9 @@ class CountedModel(nn.Module):
                 x = x.view_as(x)
                 x.register_hook(lambda grad: self._watch(grad, rows))
         logits: Tensor = self.model(x)
+        if logits.dtype != x.dtype and torch.is_autocast_enabled(x.device.type):
+            # Losses and comparisons are computed in the images' precision.
+            logits = logits.to(x.dtype)
         self.forwards += len(x)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)

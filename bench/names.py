@@ -36,6 +36,11 @@ def split_list(values: Sequence[str]) -> list[str]:
 
 
 def without_eot(name: str) -> str:
-    """As `bench.plan.without_eot`, for what reads a store: to import the plan is to import torch."""
+    """An attack's name without a mean over draws, of which a deterministic network has none."""
+    return without("eot", name)
+
+
+def without(parameter: str, name: str) -> str:
+    """An attack's name without one of its parameters."""
     attack, at, gradient = name.partition("@")
-    return re.sub(r"\beot=[^,]+,?", "", attack).rstrip(":,") + at + gradient
+    return re.sub(rf"\b{parameter}=[^,]+,?", "", attack).rstrip(":,") + at + gradient

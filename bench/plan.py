@@ -1,7 +1,6 @@
 """From what the user asked for to cells: expand, drop what is stored, order, estimate."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,16 +9,22 @@ from typing import Any
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
+from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, MODELS
-from bench.resolve import parse_attack, parse_defense, split_list, takes
+from bench.resolve import parse_attack, parse_defense, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
 from models.neurons import NeuronSpec, is_stochastic
+from models.random import NOISE_VERSION
 from models.surrogates import format_surrogate, parse_surrogate
 
 STOCHASTIC_DRAWS = 5
+_FLAGS = {
+    ("random_start", "False"): "--no-random-start", ("early_stop", "true"): "--iterate any",
+    ("arithmetic", "bf16"): "--bf16", ("arithmetic", "reference"): "--reference",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -225,13 +230,15 @@ def _job(
     given: GivenWeights | None,
 ) -> TrainJob:
     network = build_without_rng(spec)
+    stochastic = is_stochastic(network)
+    noise_version = NOISE_VERSION if stochastic else 1
+    spec = replace(spec, noise_version=noise_version)
     if given is None:
         weights_key = f"train:{key_of(spec)}"
         trained = checkpoint_path(checkpoints, key_of(spec)).exists()
     else:
         given.check(spec.model)
         weights_key, trained = f"file:{given.sha256}", True
-    stochastic = is_stochastic(network)
     draws = request.draws or (STOCHASTIC_DRAWS if stochastic else 1)
     template = CellSpec(
         weights=weights_key,
@@ -244,6 +251,7 @@ def _job(
         dataset=dataset.name,
         defense_name=spec.defense_name,
         seed=spec.seed,
+        noise_version=noise_version,
     )
     ordered = trajectories(template, attacks, stochastic=stochastic)
     return TrainJob(spec, defense, weights_key, ordered, trained, request.weights)
@@ -271,6 +279,10 @@ def trajectories(
                 f"attack '{attack.name}' keeps what one lucky draw broke, so it is refused for the noisy network of "
                 f"'{template.defense_name}'; use autoattack-rand"
             )
+        if stochastic and dict(attack.params).get("early_stop"):
+            # What breaks an image in one draw is luck: a noisy network is attacked to the end.
+            left = tuple(param for param in attack.params if param[0] != "early_stop")
+            attack = replace(attack, params=left, name=without("early_stop", attack.name))
         _check_classes(attack, template.model.num_classes)
         cell = replace(template, attack=attack)
         groups.setdefault(trajectory_key(cell), {})[key_of(cell)] = cell
@@ -286,8 +298,7 @@ def _check_taken(attacks: Sequence[str], params: Mapping[str, str]) -> None:
     """An option that changes nothing is a misunderstanding, not a preference."""
     for name, value in params.items():
         if not any(takes(text, name) for text in attacks):
-            option = "--no-random-start" if name == "random_start" else f"--{name}"
-            shown = option if name == "random_start" else f"{option} {value}"
+            shown = _FLAGS.get((name, value), f"--{name} {value}")
             raise BenchError(f"{shown} has no effect on {', '.join(attacks)}; leave it out")
 
 
@@ -296,12 +307,6 @@ def _check_classes(attack: AttackSpec, classes: int) -> None:
     needed = max(needed, 3) if dict(attack.params).get("loss") == "dlr" else needed
     if classes < needed:
         raise BenchError(f"attack '{attack.name}' needs at least {needed} classes, not {classes}; use loss=margin")
-
-
-def without_eot(name: str) -> str:
-    """An attack's name without a mean over draws, of which a deterministic network has none."""
-    attack, at, gradient = name.partition("@")
-    return re.sub(r"\beot=[^,]+,?", "", attack).rstrip(":,") + at + gradient
 
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, Path
 from attacks.combinators import restarted
+from bench.arithmetic import computing
 from bench.errors import BenchError, describe
 from bench.hygiene import Snapshot
 from bench.registry import ATTACKS
@@ -47,6 +48,7 @@ def propose(model: nn.Module, x: Tensor, y: Tensor, start: int, cells: Sequence[
     with (
         isolated_generator(x.device, derive_key(attack_key, start)),
         nullcontext() if attack.own_batches else noise_stream(model, noise_key, samples),
+        computing(model, first.attack.arithmetic, x.device),
     ):
         try:
             path = restarted(

@@ -12,9 +12,9 @@ from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
 from attacks.threat import Threat, format_eps, parse_eps
 from bench.errors import BenchError, describe
-from bench.names import split_list as split_list
+from bench.names import without
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
-from bench.spec import AttackSpec, ModelSpec
+from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
 from models.neurons import number_layers
 from models.surrogates import Surrogate
@@ -104,7 +104,13 @@ def parse_attack(
     for key, value in params.items():
         if isinstance(value, Fraction) and value > 1e300:
             raise BenchError(f"attack '{text}': {key} is too large")
-    restarts, eot = params.pop("restarts", 1), params.pop("eot", attack.eot)
+    restarts, eot, arithmetic = params.pop("restarts", 1), params.pop("eot", attack.eot), params.pop("arithmetic")
+    if arithmetic not in ARITHMETICS:
+        raise BenchError(f"attack '{text}': arithmetic must be one of {', '.join(ARITHMETICS)}, got '{arithmetic}'")
+    if arithmetic == "bf16" and attack.cost(max(steps or 1, 1)) == (0, 0):
+        # There is nothing to compute but the score.
+        arithmetic, shown = "fast", without("arithmetic", shown)
+    params = {k: v for k, v in params.items() if k not in attack.added or v != attack.defaults[k]}
     written = format_gradient(gradient) if gradient is not None else None
     return AttackSpec(
         family=family,
@@ -123,6 +129,7 @@ def parse_attack(
         eot=eot,
         surrogate_version=getattr(gradient, "version", 1),
         ball_version=VERSIONS[norm],
+        arithmetic=arithmetic,
     )
 
 
@@ -133,12 +140,12 @@ def takes(text: str, parameter: str) -> bool:
         BenchError: an unknown attack.
     """
     attack: Attack = ATTACKS.get(_family(text.partition("@")[0].partition(":")[0].strip())[0])
-    return parameter in (_declared(attack) if attack.settle is None else ("eot",))
+    return parameter in (_declared(attack) if attack.settle is None else ("eot", "arithmetic"))
 
 
 def _declared(attack: Attack) -> dict[str, Any]:
     """Parameters that an attack of ours has, with their defaults."""
-    params = dict(attack.defaults)
+    params = dict(attack.defaults) | {"arithmetic": "fast"}
     if attack.cost(1) != (0, 0) and not attack.own_batches:
         params["eot"] = attack.eot
     if attack.takes_steps:
@@ -182,15 +189,20 @@ def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> 
     assert attack.settle is not None
     family, _, rest = text.strip().partition(":")
     name, given = _split(rest) if rest else ("", {})
-    eot = given.pop("eot", overrides.get("eot", str(attack.eot)))
+    eot, arithmetic = (
+        given.pop(key, overrides.get(key, default))
+        for key, default in (("eot", str(attack.eot)), ("arithmetic", "fast"))
+    )
     try:
         params = attack.settle(name, given)
     except ValueError as error:
         raise BenchError(f"attack '{text}': {error}") from error
-    params["eot"] = _convert(f"attack '{family}'", "eot", eot, int, 1)
+    params |= {"eot": _convert(f"attack '{family}'", "eot", eot, int, 1), "arithmetic": arithmetic}
     changed = [f"{key}={value}" for key, value in given.items()]
     if params["eot"] != attack.eot:
         changed.append(f"eot={eot}")
+    if arithmetic != "fast":
+        changed.append(f"arithmetic={arithmetic}")
     return params, ":".join(filter(None, [family, name, ",".join(changed)]))
 
 

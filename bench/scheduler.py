@@ -13,7 +13,7 @@ from torch import nn
 from bench.checkpoint import load_into, load_tensors
 from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError, ConflictingResultError, describe
-from bench.evaluation import evaluate
+from bench.evaluation import CleanScores, evaluate
 from bench.hygiene import check_model
 from bench.plan import Plan, TrainJob
 from bench.provenance import provenance
@@ -83,9 +83,10 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
         keys = [key_of(cell) for cell in job.cells]
         known = {key: row for key, row in known.items() if key not in keys} | store.done(keys)
         groups = [group for group in job.trajectories if any(key_of(cell) not in known for cell in group)]
+        clean: CleanScores = {}
         for group in groups:
             missing = [cell for cell in group if key_of(cell) not in known]
-            rows = measure(model, plan.dataset, missing, store, device, run, listener, report)
+            rows = measure(model, plan.dataset, missing, store, device, run, listener, report, clean)
             known.update({row.key: row for row in rows})
             report.computed += len(rows)
     report.rows = [known[key_of(cell)] for cell in plan.cells if key_of(cell) in known]
@@ -158,6 +159,7 @@ def measure(
     run: int,
     listener: Listener,
     report: Report,
+    clean: CleanScores | None = None,
 ) -> list[CellRow]:
     """Run one attack on one network, and store the outcomes of every cell that it serves.
 
@@ -167,10 +169,11 @@ def measure(
         trajectory: cells of one `trajectory_key`; chunks that are stored already are not computed again.
         store, run: where results go, and as part of which invocation.
         listener, report: told what happens; a failure of the attack is recorded and not raised.
+        clean: what is known of this network without attack, see `evaluate`.
     """
     rows = []
     for cells, done in _equally_far(trajectory, store, run):
-        rows += _attack(model, dataset, cells, done, store, device, listener, report)
+        rows += _attack(model, dataset, cells, done, store, device, listener, report, clean)
     return rows
 
 
@@ -193,10 +196,11 @@ def _attack(
     device: torch.device,
     listener: Listener,
     report: Report,
+    clean: CleanScores | None,
 ) -> list[CellRow]:
     """Measure cells that one attack run serves; a failure of the attack is recorded, not raised."""
     listener.attacking(cells, done)
-    results = evaluate(model, dataset, cells, device=device, done=done)
+    results = evaluate(model, dataset, cells, device=device, done=done, clean=clean)
 
     def give_up(error: Exception) -> list[CellRow]:
         for cell in cells:

@@ -5,16 +5,19 @@ of the key) or `runtime` (it cannot). A field without a declaration fails a test
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from typing import Any
 
+from bench.canonical import canonical_json as canonical_json
 from models.neurons import NeuronSpec
 
 TRAINING_VERSION = 1
 EVALUATION_VERSION = 1
+ARITHMETICS = ("fast", "bf16", "reference")
+"""Float32 by whatever gives the bits of the torch operations soonest; convolutions and neurons in bfloat16, which
+moves what is measured; the equations of the neuron and autograd, slowly."""
 
 
 def identity(**options: Any) -> Any:
@@ -56,6 +59,7 @@ class Recipe:
         augment: random crop with padding 4 and horizontal flip.
         train_size: the first so many training images; 0 means all.
         holdout: the last so many of those are kept from training, for the per-epoch log.
+        arithmetic: one of `ARITHMETICS`.
     """
 
     epochs: int = identity()
@@ -66,6 +70,7 @@ class Recipe:
     augment: bool = identity(default=False)
     train_size: int = identity(default=0)
     holdout: int = identity(default=0)
+    arithmetic: str = added("fast")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class TrainSpec:
     dataset: str = runtime()
     version: int = identity(default=TRAINING_VERSION)
     fingerprint: str = identity(default="")
+    noise_version: int = added(1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class AttackSpec:
     Attributes:
         surrogate: written form of the gradient that the attacker differentiates spikes by; None is the model's own.
         surrogate_version, ball_version: of their code.
+        arithmetic: one of `ARITHMETICS`; with `bf16` it is the attack that computes so, and not the scoring.
         eot: gradients are means over so many draws of the model's noise; always 1 for a deterministic model.
     """
 
@@ -110,6 +117,7 @@ class AttackSpec:
     eot: int = added(default=1)
     surrogate_version: int = added(default=1)
     ball_version: int = added(default=1)
+    arithmetic: str = added(default="fast")
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ class CellSpec:
         n: the first so many test images.
         draws: scoring draws for each image (1 for a deterministic model).
         attack_seed: selects the attack's random numbers.
+        noise_version: of the generator of a noisy network's noise.
     """
 
     weights: str = identity()
@@ -136,6 +145,7 @@ class CellSpec:
     seed: int = runtime()
     dtype: str = identity(default="float32")
     version: int = identity(default=EVALUATION_VERSION)
+    noise_version: int = added(1)
 
 
 def identity_of(value: Any) -> Any:
@@ -160,19 +170,16 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(identity_of(value)).encode()).hexdigest()
 
 
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces; the same value always gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def randomness_key(cell: CellSpec) -> str:
     """Names the random numbers of an attack run.
 
     Left out is what must not change an image's random numbers: the step count, the restarts
-    and the draws of a mean gradient (more of these continue what fewer did), how many images
-    are attacked, and how they are scored.
+    and the draws of a mean gradient (more of these continue what fewer did), when to stop, how numbers are rounded,
+    how many images are attacked, and how they are scored.
     """
     plain = identity_of(cell)
+    plain["attack"]["params"] = [param for param in plain["attack"]["params"] if param[0] != "early_stop"]
+    plain["attack"].pop("arithmetic", None)
     plain["attack"].pop("steps")
     plain["attack"]["restarts"] = 1
     plain["attack"].pop("eot", None)
@@ -183,5 +190,7 @@ def randomness_key(cell: CellSpec) -> str:
 
 def trajectory_key(cell: CellSpec) -> str:
     """Cells with one key can be served by one run of the attack."""
-    steps = 0 if cell.attack.shares_trajectory else cell.attack.steps
-    return f"{randomness_key(cell)}:{steps}:{cell.attack.restarts}:{cell.attack.eot}:{cell.n}:{cell.draws}"
+    attack = cell.attack
+    steps = 0 if attack.shares_trajectory else attack.steps
+    how = f"{attack.arithmetic}:{dict(attack.params).get('early_stop', False)}"
+    return f"{randomness_key(cell)}:{steps}:{attack.restarts}:{attack.eot}:{cell.n}:{cell.draws}:{how}"

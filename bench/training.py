@@ -16,6 +16,7 @@ from torch.nn import functional
 from attacks.gradients import frozen
 from attacks.pgd import pgd
 from attacks.threat import Threat
+from bench.arithmetic import computing
 from bench.checkpoint import hash_tensors, load_into, load_tensors, save_tensors, write_atomically
 from bench.data.augmentation import crop_and_flip
 from bench.data.dataset import Dataset, pixels
@@ -186,7 +187,8 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_lr(recipe, update, recipe.epochs * len(batches))
             rng = CounterRNG(perturbation_key, index.to(self.device))
-            loss, penalty = self._update(x, y, rng, fraction)
+            with computing(self.model, recipe.arithmetic, self.device):
+                loss, penalty = self._update(x, y, rng, fraction)
             for part in self.defense.parts:
                 part.after_update(self.model, derive_key("weight hook", seed, update))
             sums += torch.tensor([loss, penalty], dtype=torch.float64) * len(index)

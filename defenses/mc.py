@@ -53,7 +53,7 @@ def threshold_closeness(v: Tensor, v_threshold: float, delta: float, form: str =
         v_threshold, delta: threshold and half-width of the penalised band.
         form: `linear` hinge (the equation) or `quadratic` (the sentence after it).
     """
-    hinge = (delta - (v - v_threshold).abs()).clamp(min=0)
+    hinge = (delta - (v.to(torch.float32) if v.dtype == torch.bfloat16 else v).sub(v_threshold).abs()).clamp(min=0)
     return (hinge.square() if form == "quadratic" else hinge).mean()
 
 

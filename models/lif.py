@@ -164,7 +164,8 @@ class _MultiStepLIF(torch.autograd.Function):
         params: LIFParams = ctx.params
         if all(grad is None for grad in grads):
             return None, None, None, None, None
-        if native.takes(v) and native.differentiates(params.surrogate):
+        # With grad mode on the gradient is to be differentiated again, which a kernel's result would silently not be.
+        if native.takes(v) and native.differentiates(params.surrogate) and not torch.is_grad_enabled():
             return native.backward(v, params, ctx.affine, *grads), None, None, None, None
         grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads)
         if ctx.affine is not None:

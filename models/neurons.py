@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.kernels import native
 from models.lif import LIFParams, Rule, drawn, lif, lif_differentiated, lif_reference
 from models.norm import fused
 from models.random import Noise, active_noise_stream
@@ -261,3 +262,21 @@ def replacing_gradients(model: nn.Module, make: Callable[[LIF], Replacement | No
     finally:
         for layer, previous in zip(layers, own, strict=True):
             layer.replacement = previous
+
+
+@contextmanager
+def written_out(model: nn.Module) -> Iterator[None]:
+    """Inside the block the spiking layers run as their equations, differentiated by autograd, and nothing is fused.
+
+    Slow: it is what the fast paths are compared with.
+    """
+    layers = list(spiking_layers(model).values())
+    own = [layer.reference for layer in layers]
+    try:
+        for layer in layers:
+            layer.reference = True
+        with native.switched_off():
+            yield
+    finally:
+        for layer, previous in zip(layers, own, strict=True):
+            layer.reference = previous

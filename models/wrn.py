@@ -37,7 +37,7 @@ class _Combined(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (grad,) = grads
         first, second = ctx.coefficients
-        if native.dense(grad):
+        if native.takes(grad) and native.dense(grad) and not torch.is_grad_enabled():
             return *native.spread(grad, first, second), None, None
         return grad * first, grad * second, None, None
 

@@ -115,6 +115,9 @@ def _sum_over_draws(
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
+        if logits.dtype.itemsize < x.dtype.itemsize:
+            # Rounded by autocast; losses and margins are not.
+            logits = logits.to(x.dtype)
         losses = loss(logits, labels)
         value = losses.sum()
     if not value.requires_grad:

@@ -18,7 +18,7 @@ from bench.outcome import Flag, Outcome
 from bench.resolve import parse_attack
 from bench.spec import CellSpec
 from models.neurons import is_stochastic, spiking_layers
-from models.random import derive_key, noise_stream
+from models.random import NOISE_VERSION, derive_key, noise_stream
 
 DRAWS = 5
 """Scoring draws of a stochastic network."""
@@ -120,6 +120,7 @@ class Lab:
             dataset=self.dataset.name,
             defense_name="audited",
             seed=0,
+            noise_version=NOISE_VERSION if self.stochastic else 1,
         )
 
 

@@ -34,6 +34,9 @@ class Matrix:
     eot: o.Eot = None
     no_random_start: o.NoRandomStart = False
     attack_surrogate: o.AttackSurrogate = None
+    iterate: o.Iterate = "both"
+    bf16: o.Bf16 = False
+    reference: o.Reference = False
     count: o.Count = None
     draws: o.Draws = None
     attack_seed: o.AttackSeed = 0
@@ -45,6 +48,7 @@ class Matrix:
     batch_size: o.BatchSize = None
     lr: o.LearningRate = None
     train_size: o.TrainSize = None
+    train_bf16: o.TrainBf16 = False
     data_dir: o.DataDir = o.DEFAULT_DATA
     results: o.Results = o.DEFAULT_RESULTS
     store: o.StoreTarget = None
@@ -101,13 +105,25 @@ class Matrix:
             "seeds": _integers("--seed", self.seeds),
         }
         _check_overrides(self.alpha, {"--restarts": self.restarts, "--eot": self.eot})
-        random_start = False if self.no_random_start else None
-        params = {"alpha": self.alpha, "restarts": self.restarts, "eot": self.eot, "random_start": random_start}
+        if self.iterate not in ("both", "any"):
+            raise BenchError(f"--iterate must be both or any, got '{self.iterate}'")
+        if self.reference and (self.bf16 or self.train_bf16):
+            raise BenchError("--reference is full float32: leave out --bf16 and --train-bf16")
+        slow = "reference" if self.reference else None
+        params = {
+            "alpha": self.alpha,
+            "restarts": self.restarts,
+            "eot": self.eot,
+            "random_start": False if self.no_random_start else None,
+            "early_stop": "true" if self.iterate == "any" else None,
+            "arithmetic": "bf16" if self.bf16 else slow,
+        }
         recipe = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "lr": self.lr,
             "train_size": self.train_size,
+            "arithmetic": None if self.weights else "bf16" if self.train_bf16 else slow,
         }
         return [
             Request(

@@ -13,7 +13,10 @@ from bench.cli import options as o
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.perf.record import Record
+    from bench.perf.subject import Subject
 
 _SECTIONS = ("step", "row", "train", "infer", "noise", "limit", "memory")
 _FORMATS = ("text", "md", "json")
@@ -78,20 +81,28 @@ def perf(
 
       bench perf --quick
     """
-    from bench.resolve import split_list
+    from bench.names import split_list
 
     sections = split_list(only or []) or list(_SECTIONS)
-    _check(sections, form, quick, full, {"--rounds": rounds, "--images": count, "--batch": batch, "--steps": steps})
+    _check(sections, form, {"--rounds": rounds, "--images": count, "--batch": batch, "--steps": steps})
+    if quick and full:
+        raise BenchError("--quick and --full contradict each other; give one of them")
+    if growth and only:
+        raise BenchError("--only has no effect on --growth; leave it out")
     if figure is not None:
         from bench.figures.style import check_ending
 
+        if not (growth or show):
+            raise BenchError("--figure draws what --growth measured; give it with --growth, or with --show")
         check_ending(figure)
     if show is not None:
         from bench.perf.record import read_record
+        from bench.report.perf import render
 
         kept = read_record(show)
-        _print(kept, form)
-        _draw(kept, figure)
+        render(kept, form)
+        if figure is not None:
+            _draw(kept, figure)
         return
 
     import torch
@@ -123,36 +134,35 @@ def perf(
         data_dir=data_dir,
         in_shape=(3, 16, 16) if quick else (3, 32, 32),
     )
-    target = output or results / "perf"
     comparison = Comparison(subject, settled, chosen, _tell)
+    record, target = comparison.record, output or results / "perf"
+
+    def path() -> Path:
+        return target if target.suffix == ".json" else target / default_name(record)
 
     def keep(record: "Record") -> None:
-        path = target if target.suffix == ".json" else target / default_name(record)
-        record.write(path)
+        record.write(path())
 
     try:
         if growth:
-            _grow(comparison.record, subject, settled.threads, chosen, keep)
+            _grow(record, subject, chosen, keep)
         else:
             comparison.run(keep)
     except KeyboardInterrupt:
-        render(comparison.record, form)
+        render(record, form)
         raise
-    _print(comparison.record, form)
-    path = target if target.suffix == ".json" else target / default_name(comparison.record)
+    render(record, form)
     if growth:
-        _draw(comparison.record, figure or path.with_suffix(".png"))
-    print(f"kept in {path}; print it again with: bench perf --show {path}", file=sys.stderr)
+        _draw(record, figure or path().with_suffix(".png"))
+    print(f"kept in {path()}; print it again with: bench perf --show {path()}", file=sys.stderr)
 
 
-def _check(sections: list[str], form: str, quick: bool, full: bool, numbers: dict[str, int | None]) -> None:
+def _check(sections: list[str], form: str, numbers: dict[str, int | None]) -> None:
     if form not in _FORMATS:
         raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
     for name in sections:
         if name not in _SECTIONS:
             raise BenchError(f"--only knows {', '.join(_SECTIONS)}, not '{name}'")
-    if quick and full:
-        raise BenchError("--quick and --full contradict each other; give one of them")
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise BenchError(f"{name} must be at least 1, got {value}")
@@ -162,15 +172,7 @@ def _tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def _print(record: "Record", form: str) -> None:
-    from bench.report.perf import render
-
-    render(record, form)
-
-
-def _draw(record: "Record", figure: Path | None) -> None:
-    if figure is None:
-        return
+def _draw(record: "Record", figure: Path) -> None:
     from bench.figures.growth import draw_growth
     from bench.figures.style import write_figure
 
@@ -178,16 +180,14 @@ def _draw(record: "Record", figure: Path | None) -> None:
         print(f"figure: {path}", file=sys.stderr)
 
 
-def _grow(record: "Record", subject: object, threads: int, device: object, keep: "Callable[[Record], None]") -> None:
+def _grow(record: "Record", subject: "Subject", device: "torch.device", keep: Callable[["Record"], None]) -> None:
     from bench.perf.growth import measure_growth
     from bench.perf.record import load
-    from bench.perf.subject import Subject
 
-    assert isinstance(subject, Subject)
     record.begin()
     began = time.perf_counter()
     try:
-        measure_growth(subject, record, threads, str(device), _tell)
+        measure_growth(subject, record, record.setup["threads"], str(device), _tell)
     except KeyboardInterrupt:
         record.interrupted = True
         raise

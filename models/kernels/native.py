@@ -1,6 +1,9 @@
 """The C kernels as functions of tensors, on the CPU."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,14 +65,27 @@ def _library() -> Any:
     return library
 
 
+_off: ContextVar[bool] = ContextVar("kernels switched off", default=False)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside the block there are no kernels."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
 def available() -> bool:
     """Whether there are kernels on this machine."""
-    return _library() is not None
+    return not _off.get() and _library() is not None
 
 
 def takes(current: Tensor) -> bool:
     """Whether the kernels can run a layer with these input currents [T, N, *]."""
-    return current.device.type == "cpu" and current.dtype in _SUFFIX and _library() is not None
+    return current.device.type == "cpu" and current.dtype in _SUFFIX and available()
 
 
 def channel_last(one_step: Tensor) -> bool:
