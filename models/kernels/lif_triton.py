@@ -112,11 +112,10 @@ def _step(
     return tl.where(fires, reset, w)
 
 
-@triton.jit(do_not_specialize=["T", "key_low", "key_high", "stream"])
+@triton.jit(do_not_specialize=["key_low", "key_high", "stream"])
 def forward(
     current,
     step,
-    T,
     size,
     L,
     C,
@@ -140,6 +139,7 @@ def forward(
     GENERATED: tl.constexpr,
     KEEP: tl.constexpr,
     BEFORE: tl.constexpr,
+    T: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A tile of BLOCK elements of one sample over all time steps, as the four quarters that a Philox block feeds."""
@@ -194,8 +194,8 @@ def forward(
         position += 1 << 24
 
 
-@triton.jit(do_not_specialize=["T", "key_low", "key_high", "stream"])
-def fill_normal(out, T, size, L, key_low, key_high, stream, samples, draws, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["key_low", "key_high", "stream"])
+def fill_normal(out, size, L, key_low, key_high, stream, samples, draws, T: tl.constexpr, BLOCK: tl.constexpr):
     """Standard normal numbers [T, N, L], tile by tile as in `forward`."""
     blocks = tl.cdiv(L, BLOCK)
     job = tl.program_id(0)
@@ -241,12 +241,11 @@ def _slope(x, p, q, KIND: tl.constexpr):
     return out
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit
 def backward(
     v,
     grad_spikes,
     grad_membrane,
-    T,
     size,
     C,
     first,
@@ -262,6 +261,7 @@ def backward(
     SPIKES: tl.constexpr,
     MEMBRANE: tl.constexpr,
     AFFINE: tl.constexpr,
+    T: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A tile of BLOCK elements of the batch, from the last time step to the first."""
@@ -272,9 +272,7 @@ def backward(
     if AFFINE:
         a, b = _factors(first, second, (start % C).to(tl.int32) + k, C, mask)
     u = tl.zeros([BLOCK], tl.float32)
-    at = start
-    for _ in range(T - 1):
-        at += size
+    at = start + tl.full([], T - 1, tl.int64) * size
     for t in range(T):
         inner = t > 0
         potential = tl.load(v + at + k, mask=mask, other=0.0).to(tl.float32)
