@@ -140,6 +140,9 @@ def perf(
     def path() -> Path:
         return target if target.suffix == ".json" else target / default_name(record)
 
+    def say() -> None:
+        print(f"kept in {path()}; print it again with: bench perf --show {path()}", file=sys.stderr)
+
     def keep(record: "Record") -> None:
         record.write(path())
 
@@ -150,11 +153,12 @@ def perf(
             comparison.run(keep)
     except KeyboardInterrupt:
         render(record, form)
+        say()
         raise
     render(record, form)
     if growth:
         _draw(record, figure or path().with_suffix(".png"))
-    print(f"kept in {path()}; print it again with: bench perf --show {path()}", file=sys.stderr)
+    say()
 
 
 def _check(sections: list[str], form: str, numbers: dict[str, int | None]) -> None:

@@ -63,7 +63,7 @@ class AttackAgreement:
         images: how many.
         same: share of pixels that are equal.
         fooled, ours: images whose class changed, under theirs and under ours.
-        loss, loss_ours: mean cross-entropy under theirs and under ours.
+        loss, loss_ours, loss_clean: mean cross-entropy under theirs, under ours, and without attack.
         excess: by how much their candidates leave the ball, in pixel units.
         error: why nothing was compared.
     """
@@ -75,6 +75,7 @@ class AttackAgreement:
     ours: int = 0
     loss: float = 0.0
     loss_ours: float = 0.0
+    loss_clean: float = 0.0
     excess: float = 0.0
     error: str = ""
 
@@ -126,16 +127,16 @@ def compare_attack(lab: Lab, name: str, images: int = 4, steps: int = 7) -> Atta
             theirs = craft(lab, contestant, model, x, y, steps)
             ours = craft(lab, Contestant(contestant.network, OURS), model, x, y, steps)
             with torch.no_grad():
-                logits = [model(candidates) for candidates in (theirs, ours)]
-                clean = model(x).argmax(1)
+                logits = [model(candidates) for candidates in (theirs, ours, x)]
     except Exception as error:
         # A library's code.
         return AttackAgreement(name, images, error=describe(error))
     same = float(((theirs - ours).abs() <= _CLOSE).double().mean())
     excess = float(((theirs - x).abs() - float(EPS)).max())
-    fooled, fooled_ours = (int((answer.argmax(1) != clean).sum()) for answer in logits)
-    loss, loss_ours = (float(functional.cross_entropy(answer, y)) for answer in logits)
-    return AttackAgreement(name, images, same, fooled, fooled_ours, loss, loss_ours, max(excess, 0.0))
+    fooled, fooled_ours, _ = (int((answer.argmax(1) != logits[2].argmax(1)).sum()) for answer in logits)
+    losses = (float(functional.cross_entropy(answer, y)) for answer in logits)
+    loss, loss_ours, loss_clean = losses
+    return AttackAgreement(name, images, same, fooled, fooled_ours, loss, loss_ours, loss_clean, max(excess, 0.0))
 
 
 def _both(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class PlainLIF(Neuron):
 
     def forward(self, x: Tensor) -> Tensor:
         currents = x.unflatten(0, (self.T, -1))
-        potential = torch.zeros_like(currents[0])
+        potential: Any = 0.0
         spikes = []
         for t in range(self.T):
             potential = self.decay * potential + currents[t]

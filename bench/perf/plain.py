@@ -67,7 +67,10 @@ class PlainNet(nn.Module):
         Raises:
             BenchError: a tensor has no place here, or a layer gets none.
         """
-        result = self.load_state_dict(state, strict=False)
+        try:
+            result = self.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise BenchError(f"the weights do not fit this network: {' '.join(str(error).split())}") from error
         inside = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Neuron))
         missing = [name for name in result.missing_keys if not name.startswith(inside)]
         if missing or result.unexpected_keys:

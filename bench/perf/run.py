@@ -16,7 +16,7 @@ from bench.perf.agreement import compare_attack, compare_network
 from bench.perf.child import Child
 from bench.perf.contestants import ALL, NETWORKS, OURS, Contestant, missing, releases
 from bench.perf.lab import NOISY, Lab
-from bench.perf.limit import bare_layers, bare_step, flops, peak_rate
+from bench.perf.limit import BARE, PEAK, bare_layers, bare_step, flops, peak_sample
 from bench.perf.record import Record, Section, load
 from bench.perf.sample import Entry, Sample, take_turns
 from bench.perf.subject import Subject
@@ -242,13 +242,12 @@ class Comparison:
     def _limit(self, section: Section) -> None:
         batch = self.options.batch
         layers = bare_layers(self.lab, batch)
-        section.entries.append(Entry("bare convolutions", "tuned"))
-        section.entries.append(Entry(OURS, "tuned"))
+        section.entries += [Entry(name, "tuned") for name in (BARE, OURS, PEAK)]
+        best: dict[str, float] = {}
         bare = partial(bare_step, self.lab, layers, batch)
         ours = self._here("step", name=OURS, state="tuned", batch=batch, steps=self.options.steps)
-        self._turns("limit", section, [bare, ours])
-        self.tell("limit: peak arithmetic")
-        section.about = {"batch": batch, "flops": flops(layers, batch), "peak": peak_rate(self.lab)}
+        section.about = {"batch": batch, "flops": flops(layers, batch), "peak": best}
+        self._turns("limit", section, [bare, ours, partial(peak_sample, self.lab, best)])
 
     def _memory(self, section: Section) -> None:
         options = self.options

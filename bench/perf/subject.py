@@ -108,6 +108,11 @@ def make_subject(
     elif data and (data.in_shape, data.num_classes) != (spec.in_shape, spec.num_classes):
         raise BenchError(f"'{weights}' is for other images or classes than dataset '{dataset}'")
     neuron = replace(NeuronSpec(), decay=spec.neuron.decay if decay is None else decay)
+    if replace(spec.neuron, kind="lif", params=(), decay=neuron.decay) != neuron:
+        raise BenchError(
+            f"'{weights}' has neurons that differ from the papers' in more than their decay; none is compared"
+        )
+    left_out = ", its noise left out" if spec.neuron.kind != neuron.kind else ""
     if not 0 < neuron.decay < 1:
         raise BenchError(
             f"--decay must lie between 0 and 1 here, got {neuron.decay}: SpikingJelly's tau knows no other"
@@ -126,7 +131,8 @@ def make_subject(
             torch.manual_seed(seed)
             state = build_model(spec).state_dict()
         plain.load(state)
-        settle(plain, torch.rand((32, *spec.in_shape), generator=generator))
+        # Of a generator of its own: the network is the same whatever the number of images.
+        settle(plain, torch.rand((32, *spec.in_shape), generator=torch.Generator().manual_seed(seed + 1)))
         state = {name: plain.state_dict()[name].clone() for name in state}
     else:
         plain.load(loaded)
@@ -134,7 +140,7 @@ def make_subject(
     if y is None:
         with torch.no_grad():
             y = plain.eval()(x).argmax(1)
-    origin = f"{weights.name if weights else f'random weights {seed}'}, {dataset or 'random images'}"
+    origin = f"{weights.name if weights else f'random weights {seed}'}{left_out}, {dataset or 'random images'}"
     return Subject(spec, state, x, y, origin)
 
 

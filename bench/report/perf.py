@@ -10,6 +10,7 @@ from rich.console import Console
 from bench.perf.agreement import TOLERANCE, NetworkAgreement
 from bench.perf.contestants import OURS
 from bench.perf.lab import NOISY, STATES
+from bench.perf.limit import BARE
 from bench.perf.memory import HOW
 from bench.perf.record import Record, Section
 from bench.perf.sample import Entry
@@ -119,7 +120,7 @@ def _agreement(record: Record) -> Sheet:
             continue
         told = (
             f"{attack.name}: {100 * attack.same:.1f}% of pixels equal, fools {attack.fooled} of {attack.images}, "
-            f"ours {attack.ours}; loss {attack.loss:.3f}, ours {attack.loss_ours:.3f}"
+            f"ours {attack.ours}; loss {attack.loss_clean:.3f} to {attack.loss:.3f}, ours {attack.loss_ours:.3f}"
         )
         attacks.append(told + ("." if attack.agrees else "; NOT the same attack, not timed."))
     columns = ("network", "logits", "gradient", "weights' gradient", "logits, float32", "gradient, float32", "flips")
@@ -143,7 +144,7 @@ def _rate(entry: Entry | None) -> str:
         return "-"
     if not entry.samples:
         return "FAILED" if entry.error else "-"
-    rate = f"{entry.rate:.1f}" if entry.rate < 100 else f"{entry.rate:.0f}"
+    rate = f"{entry.rate:.{2 if entry.rate < 10 else 1 if entry.rate < 100 else 0}f}"
     return rate if entry.spread != entry.spread else f"{rate} ±{100 * entry.spread:.0f}%"
 
 
@@ -177,7 +178,7 @@ def _passes(entry: Entry | None, per: float) -> tuple[str, str]:
 def _step(record: Record, section: Section) -> Sheet:
     about, ours = section.about, _held(section, OURS)
     limits, memory = record.sections.get("limit", Section()), record.sections.get("memory", Section())
-    bare = _held(limits, "bare convolutions")
+    bare = _held(limits, BARE)
     peak = max(limits.about.get("peak", {}).values(), default=math.nan)
     cost = limits.about.get("flops", math.nan)
     rows = []
@@ -292,20 +293,21 @@ def _noise(record: Record, section: Section) -> Sheet:
 
 def _limit(record: Record, section: Section) -> Sheet:
     about = section.about
-    if "flops" not in about:
-        return Sheet("Limits", ("",), ())
-    bare, ours = _held(section, "bare convolutions"), _held(section, OURS)
-    peak = max(about["peak"].values())
+    bare, ours = _held(section, BARE), _held(section, OURS)
+    peak = max(about["peak"].values(), default=math.nan)
     rows = []
     for entry in (entry for entry in (bare, ours) if entry is not None and entry.samples):
         rate = entry.rate * about["flops"]
         share = f"{100 * entry.rate / bare.rate:.0f}%" if bare and bare.samples else "-"
-        rows.append((entry.name, _rate(entry), f"{rate / 1e9:.0f}", share, f"{100 * rate / peak:.0f}%"))
+        rows.append(
+            (entry.name, _rate(entry), f"{rate / 1e9:.0f}", share, "-" if peak != peak else f"{100 * rate / peak:.0f}%")
+        )
     columns = ("PGD step", "img·steps/s", "GFLOP/s", "of bare convs", "of peak")
-    best = max(about["peak"], key=lambda name: about["peak"][name])
+    best = max(about["peak"], key=lambda name: about["peak"][name], default="")
+    found = f"{peak / 1e9:.0f} GFLOP/s, {best}" if best else "not measured"
     note = (
         f"{about['flops'] / 1e9:.2f} GFLOP an image and step in convolutions and linear layers. Bare: these layers "
-        f"alone, channels_last, on recorded inputs. Peak: {peak / 1e9:.0f} GFLOP/s, {best}, float32."
+        f"alone, channels_last, on recorded inputs. Peak: {found}, float32, the best of all runs."
     )
     return Sheet("Limits", columns, tuple(rows), (note,))
 
