@@ -83,9 +83,9 @@ def pgd(
             visited = margin(at.logits, labels)
             better = visited > best_margin[rows]
             best[rows[better]], best_margin[rows[better]] = here[better], visited[better]
-            moved = region.project(here + alpha * region.steepest(at.grad))[: len(walk.left)]
+            moved = walk.of_left(region.project(here + alpha * region.steepest(at.grad)), rows)
             if early_stop:
-                broken = visited[: len(walk.left)] > 0
+                broken = walk.of_left(visited, rows) > 0
                 walk.settle(walk.left[broken], step)
                 moved = moved[~broken]
             walk.move(moved, step)

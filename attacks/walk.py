@@ -55,21 +55,22 @@ class Walk:
 
     @property
     def batch(self) -> Tensor:
-        """Numbers of the images to compute with: those that are left, and settled ones where these are few."""
+        """Numbers of the images to compute with, ascending: those that are left, and others where these are few."""
         missing = min(LEAST_ROWS, len(self.x)) - len(self.left)
         if missing <= 0:
             return self.left
         settled = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
         settled[self.left] = False
-        return torch.cat([self.left, settled.nonzero().squeeze(1)[:missing]])
+        return torch.cat([self.left, settled.nonzero().squeeze(1)[:missing]]).sort().values
+
+    def of_left(self, values: Tensor, batch: Tensor) -> Tensor:
+        """From a value for each image of the batch those of the images that are left."""
+        return values if len(batch) == len(self.left) else values[torch.searchsorted(batch, self.left)]
 
     def move(self, x: Tensor, step: int) -> None:
-        """The images that are left take step number `step`, to the first rows of x."""
+        """The images that are left take step number `step`, to x [len(left), *]."""
         left = self.left
-        if len(left) == len(self.x):
-            self.x = x
-        else:
-            self.x = self.x.index_copy(0, left, x[: len(left)])
+        self.x = x if len(left) == len(self.x) else self.x.index_copy(0, left, x)
         if self._watch:
             back = (self._period[left] == 0) & (self.x[left] == self._earlier[left]).flatten(1).all(1)
             self._period[left[back]] = step - self._since
@@ -93,7 +94,7 @@ class Walk:
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of a batch [N, *] in the memory layout that the batch has."""
+    """Rows of a batch [N, *], ascending, in the memory layout that the batch has."""
     if len(index) == len(x):
         return x
     return torch.index_select(x, 0, index, out=torch.empty_like(x[: len(index)]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from typing import Any
 
-from bench.canonical import canonical_json as canonical_json
+from bench.canonical import canonical_json
 from models.neurons import NeuronSpec
 
 TRAINING_VERSION = 1

@@ -6,7 +6,7 @@ from typing import Unpack, cast
 from torch import Tensor, nn
 
 from models.net import Encoding, NeuronFactory, SpikingNet
-from models.time import merged
+from models.time import image_mean, merged
 
 
 class SpikingCNN(SpikingNet):
@@ -41,12 +41,12 @@ class SpikingCNN(SpikingNet):
         self.readout = nn.Linear(widths[-1], num_classes)
         self._finish()
 
-    def body(self, current: Tensor) -> Tensor:
-        spikes = self.neurons[0](current)
+    def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
+        spikes = self.neurons[0](current, norm, steps)
         for block, neuron in zip(self.convs, list(self.neurons)[1:], strict=True):
             conv, norm = cast(nn.Sequential, block)
             spikes = neuron(merged(conv, spikes), norm)
-        return self.readout(spikes.mean((-2, -1)))  # type: ignore[no-any-return]
+        return self.readout(image_mean(spikes))  # type: ignore[no-any-return]
 
 
 def cnn_small(

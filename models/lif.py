@@ -8,6 +8,7 @@ Source: TGO, Eq. 1-3 and Eq. 15 (the noise xi). The state U lives only inside on
 call, so nothing can leak from one batch into the next.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,11 +54,18 @@ def _simulate(
     with_membrane: bool,
     affine: Affine | None = None,
     keep: bool = True,
+    steps: int = 0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *]."""
     if native.takes(current):
-        return native.simulate(current, noise, params, affine, with_membrane, keep)
+        return native.simulate(current, noise, params, affine, with_membrane, keep, steps)
+    current = repeated(current, steps)
     return simulate(current, drawn(noise, current), params, with_membrane)
+
+
+def repeated(current: Tensor, steps: int) -> Tensor:
+    """Currents over time [T, N, *], from those of one step [1, N, *] if they are the same in all `steps`."""
+    return current.expand(steps, *current.shape[1:]) if steps > 1 and len(current) == 1 else current
 
 
 def drawn(noise: Noise | Tensor | None, current: Tensor) -> Tensor | None:
@@ -151,28 +159,34 @@ class _MultiStepLIF(torch.autograd.Function):
         params: LIFParams,
         with_membrane: bool,
         affine: Affine | None,
+        steps: int,
     ) -> tuple[Tensor, Tensor | None]:
-        spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, ctx.needs_input_grad[0])
+        keep = ctx.needs_input_grad[0]
+        spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, keep, steps)
         ctx.save_for_backward(v)
-        ctx.params, ctx.affine = params, affine
+        ctx.params, ctx.affine, ctx.constant = params, affine, len(current) < len(spikes)
         ctx.set_materialize_grads(False)
         return spikes, before_noise
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None, None]:
         (v,) = ctx.saved_tensors
         params: LIFParams = ctx.params
         if all(grad is None for grad in grads):
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         # With grad mode on the gradient is to be differentiated again, which a kernel's result would silently not be.
         if native.takes(v) and native.differentiates(params.surrogate) and not torch.is_grad_enabled():
-            return native.backward(v, params, ctx.affine, *grads), None, None, None, None
+            spikes_grad, membrane_grad = grads
+            grad = native.backward(v, params, ctx.affine, spikes_grad, membrane_grad, ctx.constant)
+            return grad, None, None, None, None, None
         grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads)
+        if ctx.constant:
+            # One step after the other, as the kernel adds.
+            grad = functools.reduce(torch.add, grad).unsqueeze(0)
         if ctx.affine is not None:
-            grad.mul_(ctx.affine.back.view(-1, *[1] * (v.dim() - 3))).mul_(
-                ctx.affine.weight.view(-1, *[1] * (v.dim() - 3))
-            )
-        return grad, None, None, None, None
+            channels = (-1, *[1] * (v.dim() - 3))
+            grad = grad * ctx.affine.back.view(channels) * ctx.affine.weight.view(channels)
+        return grad, None, None, None, None, None
 
 
 def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:
@@ -186,6 +200,7 @@ def lif(
     noise: Noise | Tensor | None = None,
     with_membrane: bool = False,
     affine: Affine | None = None,
+    steps: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Run one LIF layer over all its time steps as one autograd node.
 
@@ -195,11 +210,12 @@ def lif(
         noise: additive membrane noise xi, [T, N, *], drawn or not, or None. Treated as a constant.
         with_membrane: also return the membrane potential before noise and reset.
         affine: a fixed normalisation of the currents inside the layer, see `models.norm`.
+        steps: T, where `current` is [1, N, *] and the same in every step; 0 if `current` says it.
 
     Returns:
         spikes in {0, 1}, [T, N, *], and the membrane potential [T, N, *] or None.
     """
-    return _MultiStepLIF.apply(current, noise, params, with_membrane, affine)  # type: ignore[no-any-return]
+    return _MultiStepLIF.apply(current, noise, params, with_membrane, affine, steps)  # type: ignore[no-any-return]
 
 
 Backward = Callable[[Trace, Tensor], Tensor]

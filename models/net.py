@@ -48,8 +48,14 @@ class SpikingNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
-    def body(self, current: Tensor) -> Tensor:
-        """Map the stem's output over time, [T, N, C, H, W], to per-step logits [T, N, K]."""
+    def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
+        """Map the stem's output to per-step logits [T, N, K].
+
+        Args:
+            current: before the stem's normalisation, over time [T, N, C, H, W]; [1, N, C, H, W] for a static image.
+            norm: that normalisation, which the first neuron takes in; None if the stem ends in none.
+            steps: T.
+        """
         raise NotImplementedError
 
     def forward_steps(self, x: Tensor) -> Tensor:
@@ -64,10 +70,17 @@ class SpikingNet(nn.Module):
                 f"expected images [N, {channels}, H, W] or frames [N, T, {channels}, H, W], got {list(x.shape)}"
             )
         x = (x - self.mean) / self.std
+        stem, norm = self._stem()
         if x.dim() == 4:
-            current = self.stem(x)
-            return self.body(current.unsqueeze(0).expand(self.T, *current.shape))
-        return self.body(merged(self.stem, x.transpose(0, 1)))
+            return self.body(stem(x).unsqueeze(0), norm, self.T)
+        return self.body(merged(stem, x.transpose(0, 1)), norm, x.shape[1])
+
+    def _stem(self) -> tuple[nn.Module, nn.Module | None]:
+        """The stem without the normalisation that it may end in, and that."""
+        stem = self.stem
+        if isinstance(stem, nn.Sequential) and isinstance(stem[-1], nn.BatchNorm1d | nn.BatchNorm2d):
+            return stem[:-1], stem[-1]
+        return stem, None
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K]: the time-mean of `forward_steps`."""

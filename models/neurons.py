@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.kernels import native
-from models.lif import LIFParams, Rule, drawn, lif, lif_differentiated, lif_reference
+from models.lif import LIFParams, Rule, drawn, lif, lif_differentiated, lif_reference, repeated
 from models.norm import fused
 from models.random import Noise, active_noise_stream
 from models.surrogates import Surrogate, Triangular, parse_surrogate
@@ -54,26 +54,28 @@ class LIF(nn.Module):
         self.layer = 0
         self._recorders: list[Callable[[LIF, Tensor], None]] = []
 
-    def forward(self, current: Tensor, norm: nn.Module | None = None) -> Tensor:
+    def forward(self, current: Tensor, norm: nn.Module | None = None, steps: int = 0) -> Tensor:
         """Map input currents [T, N, *] to spikes [T, N, *].
 
         Args:
-            current: may be expanded over T (stride 0).
+            current: over time, or [1, N, *] if it is the same in all `steps`.
             norm: normalises the currents, inside the layer's own pass over memory where that gives the same bits.
+            steps: T; 0 if `current` says it.
         """
-        if norm is not None:
-            plain = self.reference or self.replacement is not None
-            affine = None if plain else fused(norm, current)
-            if affine is not None:
-                spikes, membrane = lif(current, self.params, self.noise_source(current), bool(self._recorders), affine)
-                if membrane is not None:
-                    self._record(membrane)
-                return spikes
+        replaced = self.replacement is not None and torch.is_grad_enabled() and current.requires_grad
+        affine = None if norm is None or self.reference or replaced else fused(norm, current)
+        if norm is not None and affine is None:
             current = merged(norm, current)
-        if self.replacement is not None and torch.is_grad_enabled() and current.requires_grad:
-            return self.replacement(self, current)
-        run = lif_reference if self.reference else lif
-        spikes, membrane = run(current, self.params, self.noise_source(current), bool(self._recorders))
+        if replaced:
+            assert self.replacement is not None
+            return self.replacement(self, repeated(current, steps))
+        with_membrane = bool(self._recorders)
+        if self.reference:
+            current = repeated(current, steps)
+            spikes, membrane = lif_reference(current, self.params, self.noise_source(current), with_membrane)
+        else:
+            noise = self.noise_source(repeated(current, steps))
+            spikes, membrane = lif(current, self.params, noise, with_membrane, affine, steps)
         if membrane is not None:
             self._record(membrane)
         return spikes

@@ -52,8 +52,8 @@ class SpikingMLP(SpikingNet):
         linears = [stem[1:], *self.hidden]
         return [(*cast(Any, linear), neuron) for linear, neuron in zip(linears, self.neurons, strict=True)]
 
-    def body(self, current: Tensor) -> Tensor:
-        spikes = self.neurons[0](current)
+    def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
+        spikes = self.neurons[0](current, norm, steps)
         for block, neuron in zip(self.hidden, list(self.neurons)[1:], strict=True):
             linear, norm = cast(nn.Sequential, block)
             spikes = neuron(merged(linear, spikes), norm)

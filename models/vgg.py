@@ -52,8 +52,8 @@ class VGG11(SpikingNet):
         self.readout = nn.Linear(4096, num_classes)
         self._finish()
 
-    def body(self, current: Tensor) -> Tensor:
-        h = _run(self.features, current)
+    def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
+        h = _run(self.features[1:], self.features[0](current, norm, steps))
         return self.readout(_run(self.classifier, h.flatten(2)))  # type: ignore[no-any-return]
 
 

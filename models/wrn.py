@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.kernels import native
 from models.net import Encoding, NeuronFactory, SpikingNet
-from models.time import merged
+from models.time import image_mean, merged
 
 
 class ConvexCombination(nn.Module):
@@ -54,8 +54,8 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False) if fan_in != fan_out else None
         self.combine = ConvexCombination()
 
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.neuron1(x, self.bn1)
+    def forward(self, x: Tensor, steps: int = 0) -> Tensor:
+        a = self.neuron1(x, self.bn1, steps)
         h = self.neuron2(merged(self.conv1, a), self.bn2)
         skip = x if self.shortcut is None else merged(self.shortcut, a)
         return self.combine(skip, merged(self.conv2, h))  # type: ignore[no-any-return]
@@ -91,6 +91,7 @@ class WRN16x4(SpikingNet):
         self.readout = nn.Linear(256, num_classes)
         self._finish()
 
-    def body(self, current: Tensor) -> Tensor:
-        spikes = self.neuron(self.blocks(current), self.bn)
-        return self.readout(spikes.mean((-2, -1)))  # type: ignore[no-any-return]
+    def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
+        for number, block in enumerate(self.blocks):
+            current = block(current, steps) if number == 0 else block(current)
+        return self.readout(image_mean(self.neuron(current, self.bn)))  # type: ignore[no-any-return]

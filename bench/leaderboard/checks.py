@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attacks.base import Attack
+from bench.canonical import canonical_json
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError, describe
 from bench.exchange.bundle import Parcel
@@ -17,7 +18,7 @@ from bench.names import without_eot
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json
-from bench.spec import EVALUATION_VERSION, CellSpec, canonical_json, identity_of
+from bench.spec import EVALUATION_VERSION, CellSpec, identity_of
 from defenses.base import Setting
 
 Known = tuple[CellSpec, Dataset]

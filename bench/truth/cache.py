@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from attacks.threat import Threat
 from bench.atomic import write_atomically
+from bench.canonical import canonical_json
 from bench.errors import BenchError
-from bench.spec import ModelSpec, canonical_json, identity, identity_of, key_of
+from bench.spec import ModelSpec, identity, identity_of, key_of
 from bench.truth.exact import Limits, Verdict
 from bench.truth.images import verdicts
 

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK = 512, GROUP = 64, LANES = 16, STEP_BITS = 24 };
@@ -209,46 +210,71 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
     return 1.0f / (scaled * scaled + 1.0f) * q;
 }
 
-#define STEP_BACK(KIND, LOAD, STORE)                                                                                   \
+#define STEP_BACK(KIND, LOAD)                                                                                          \
     for (int i = 0; i < count; i++) {                                                                                  \
-        float potential = LOAD(v + at + i), x = potential - threshold, g = LOAD(grad_spikes + at + i);                 \
+        float potential = LOAD(v + at + i), x = potential - threshold;                                                 \
         float decayed = t + 1 < T && x < 0 ? u[i] : 0.0f;                                                              \
-        float through = t + 1 < T && !detach ? u[i] * (reset - potential) + g : g;                                     \
+        float through = t + 1 < T && !detach ? u[i] * (reset - potential) + g[i] : g[i];                               \
         float out = slope(KIND, x, p, q) * through;                                                                    \
         w[i] = t + 1 < T ? out + decayed : out;                                                                        \
     }
 
+/* With `channelwise` the gradient in the spikes is one number a channel, [T, N, C]. With `constant` the current was the
+ * same at every step, and its gradient [1, N, L] is the sum over time, first step first. */
 #define BACKWARD(NAME, TYPE, LOAD, STORE)                                                                              \
-    void NAME(const TYPE *v, const TYPE *grad_spikes, const TYPE *grad_membrane, int T, int64_t size, int64_t C,       \
-              const float *first, const float *second, float decay, float threshold, float reset, int detach,          \
-              int kind, float p, float q, TYPE *grad_current, int threads) {                                           \
-        int64_t blocks = (size + BLOCK - 1) / BLOCK;                                                                   \
-        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)") for (int64_t job = 0;       \
-                                                                                                job < blocks; job++) { \
-            int64_t from = job * BLOCK;                                                                                \
-            int count = size - from < BLOCK ? (int)(size - from) : BLOCK;                                              \
-            float a[BLOCK], b[BLOCK], u[BLOCK], w[BLOCK];                                                              \
-            memset(u, 0, sizeof u);                                                                                    \
-            if (first) {                                                                                               \
-                tile(a, first, C, from, count);                                                                        \
-                tile(b, second, C, from, count);                                                                       \
+    void NAME(const TYPE *v, const TYPE *grad_spikes, int channelwise, const TYPE *grad_membrane, int T, int64_t N,    \
+              int64_t L, int64_t C, const float *first, const float *second, float decay, float threshold,             \
+              float reset, int detach, int kind, float p, float q, int constant, TYPE *grad_current, int threads) {    \
+        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
+        _Pragma("omp parallel num_threads(threads) if (threads > 1)") {                                                \
+            float *all = constant ? malloc(sizeof(float) * BLOCK * (size_t)T) : 0;                                     \
+            _Pragma("omp for schedule(static)") for (int64_t job = 0; job < N * blocks; job++) {                       \
+                int64_t n = job / blocks, from = job % blocks * BLOCK;                                                 \
+                int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                \
+                float a[BLOCK], b[BLOCK], u[BLOCK], own[BLOCK], g[BLOCK], row[BLOCK];                                  \
+                memset(u, 0, sizeof u);                                                                                \
+                if (first) {                                                                                           \
+                    tile(a, first, C, from, count);                                                                    \
+                    tile(b, second, C, from, count);                                                                   \
+                }                                                                                                      \
+                for (int t = T - 1; t >= 0; t--) {                                                                     \
+                    int64_t at = t * size + n * L + from;                                                              \
+                    float *w = constant ? all + t * BLOCK : own;                                                       \
+                    if (!grad_spikes)                                                                                  \
+                        memset(g, 0, sizeof g);                                                                        \
+                    else if (channelwise) {                                                                            \
+                        if (C <= BLOCK) {                                                                              \
+                            for (int i = 0; i < C; i++) row[i] = LOAD(grad_spikes + (t * N + n) * C + i);              \
+                            tile(g, row, C, from, count);                                                              \
+                        } else                                                                                         \
+                            for (int i = 0; i < count; i++)                                                            \
+                                g[i] = LOAD(grad_spikes + (t * N + n) * C + (from + i) % C);                           \
+                    } else                                                                                             \
+                        for (int i = 0; i < count; i++) g[i] = LOAD(grad_spikes + at + i);                             \
+                    if (kind == TRIANGULAR)                                                                            \
+                        STEP_BACK(TRIANGULAR, LOAD)                                                                    \
+                    else if (kind == RECTANGULAR)                                                                      \
+                        STEP_BACK(RECTANGULAR, LOAD)                                                                   \
+                    else                                                                                               \
+                        STEP_BACK(ARCTAN, LOAD)                                                                        \
+                    if (grad_membrane)                                                                                 \
+                        for (int i = 0; i < count; i++) w[i] = w[i] + LOAD(grad_membrane + at + i);                    \
+                    for (int i = 0; i < count; i++) u[i] = w[i] * decay;                                               \
+                    if (constant) continue;                                                                            \
+                    if (first)                                                                                         \
+                        for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i] * a[i] * b[i]);              \
+                    else                                                                                               \
+                        for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i]);                            \
+                }                                                                                                      \
+                if (!constant) continue;                                                                               \
+                for (int t = 1; t < T; t++)                                                                            \
+                    for (int i = 0; i < count; i++) all[i] = all[i] + all[t * BLOCK + i];                              \
+                for (int i = 0; i < count; i++) {                                                                      \
+                    float total = first ? all[i] * a[i] * b[i] : all[i];                                               \
+                    STORE(grad_current + n * L + from + i, total);                                                     \
+                }                                                                                                      \
             }                                                                                                          \
-            for (int t = T - 1; t >= 0; t--) {                                                                         \
-                int64_t at = t * size + from;                                                                          \
-                if (kind == TRIANGULAR)                                                                                \
-                    STEP_BACK(TRIANGULAR, LOAD, STORE)                                                                 \
-                else if (kind == RECTANGULAR)                                                                          \
-                    STEP_BACK(RECTANGULAR, LOAD, STORE)                                                                \
-                else                                                                                                   \
-                    STEP_BACK(ARCTAN, LOAD, STORE)                                                                     \
-                if (grad_membrane)                                                                                     \
-                    for (int i = 0; i < count; i++) w[i] = w[i] + LOAD(grad_membrane + at + i);                        \
-                for (int i = 0; i < count; i++) u[i] = w[i] * decay;                                                   \
-                if (first)                                                                                             \
-                    for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i] * a[i] * b[i]);                  \
-                else                                                                                                   \
-                    for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i]);                                \
-            }                                                                                                          \
+            free(all);                                                                                                 \
         }                                                                                                              \
     }
 

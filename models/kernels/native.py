@@ -47,8 +47,8 @@ def _library() -> Any:
             *(c_uint64, c_uint32, c_void_p, c_void_p, c_float, c_void_p, c_void_p, c_void_p, c_int),
         ]
         backward.argtypes = [
-            *(c_void_p, c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, *layer),
-            *(c_int, c_int, c_float, c_float, c_void_p, c_int),
+            *(c_void_p, c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, *layer),
+            *(c_int, c_int, c_float, c_float, c_int, c_void_p, c_int),
         ]
         forward.restype = backward.restype = None
     for suffix in _SUFFIX.values():
@@ -130,10 +130,22 @@ def simulate(
     affine: Affine | None,
     with_membrane: bool,
     keep: bool,
+    steps: int = 0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *]."""
+    """One layer over all its time steps.
+
+    Args:
+        current: input currents [T, N, *], or [1, N, *] if they are the same in all `steps`.
+        noise, params: as `models.lif.lif`.
+        affine: normalises the currents first.
+        with_membrane, keep: whether the membrane potential is wanted before noise, and after it for `backward`.
+        steps: T; 0 if `current` says it.
+
+    Returns:
+        spikes, membrane potential after noise where it is kept, and before it where it is wanted, each [T, N, *].
+    """
     current = _stacked(current.detach())
-    T, N = current.shape[:2]
+    T, N = steps or current.shape[0], current.shape[1]
     one = current[0]
     last = channel_last(one)
     if affine is not None and not last:
@@ -150,7 +162,14 @@ def simulate(
         given = _like(noise.tensor(T, one.shape[1:]), one, T)
     if size:
         getattr(_library(), f"forward_{_SUFFIX[current.dtype]}")(
-            *(current.data_ptr(), current.stride(0) if T > 1 else 0, T, N, size // max(N, 1), _channels(one)),
+            *(
+                current.data_ptr(),
+                current.stride(0) if current.shape[0] > 1 else 0,
+                T,
+                N,
+                size // max(N, 1),
+                _channels(one),
+            ),
             *(_pointer(affine.scale if affine else None), _pointer(affine.shift if affine else None)),
             *(params.decay, params.v_threshold, params.v_reset, _pointer(given), int(generated is not None)),
             *(generated.key if generated else 0, generated.stream if generated else 0),
@@ -190,24 +209,47 @@ def differentiates(surrogate: Surrogate) -> bool:
 
 
 def backward(
-    v: Tensor, params: "LIFParams", affine: Affine | None, grad_spikes: Tensor | None, grad_membrane: Tensor | None
+    v: Tensor,
+    params: "LIFParams",
+    affine: Affine | None,
+    grad_spikes: Tensor | None,
+    grad_membrane: Tensor | None,
+    constant: bool = False,
 ) -> Tensor:
-    """Gradient in the input currents, [T, N, *], given those in spikes and in the membrane potential before noise."""
+    """Gradient in the input currents, [T, N, *].
+
+    Args:
+        v: membrane potential after noise [T, N, *].
+        params: the layer's constants, with a surrogate that `differentiates` knows.
+        affine: what normalised the currents.
+        grad_spikes, grad_membrane: gradients in the spikes, and in the membrane potential before noise, or None.
+        constant: the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
+    """
     T, one = v.shape[0], v[0]
-    constants = _constants(params.surrogate)
+    N, constants = len(one), _constants(params.surrogate)
     assert constants is not None
-    grad_spikes = torch.zeros_like(v) if grad_spikes is None else _like(grad_spikes, one, T, v.dtype)
+    channelwise = grad_spikes is not None and _channelwise(grad_spikes) and channel_last(one)
+    if grad_spikes is not None and channelwise:
+        grad_spikes = grad_spikes[..., 0, 0].to(v.dtype).contiguous()
+    elif grad_spikes is not None:
+        grad_spikes = _like(grad_spikes, one, T, v.dtype)
     if grad_membrane is not None:
         grad_membrane = _like(grad_membrane, one, T, v.dtype)
-    grad_current = _empty(one, T)
+    grad_current = _empty(one, 1 if constant else T)
     if one.numel():
         getattr(_library(), f"backward_{_SUFFIX[v.dtype]}")(
-            *(v.data_ptr(), grad_spikes.data_ptr(), _pointer(grad_membrane), T, one.numel(), _channels(one)),
+            *(v.data_ptr(), _pointer(grad_spikes), int(channelwise), _pointer(grad_membrane)),
+            *(T, N, one.numel() // N, _channels(one)),
             *(_pointer(affine.back if affine else None), _pointer(affine.weight if affine else None)),
             *(params.decay, params.v_threshold, params.v_reset, int(params.detach_reset), *constants),
-            *(grad_current.data_ptr(), _threads(v.numel())),
+            *(int(constant), grad_current.data_ptr(), _threads(v.numel())),
         )
     return grad_current
+
+
+def _channelwise(grad: Tensor) -> bool:
+    """Whether a gradient [T, N, C, H, W] is one number a channel, as that of a sum over the image is."""
+    return grad.dim() == 5 and grad.stride(-1) == grad.stride(-2) == 0
 
 
 def fill_normal(out: Tensor, key: int, stream: int, samples: Tensor, draws: Tensor) -> None:

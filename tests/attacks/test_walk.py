@@ -57,7 +57,7 @@ class Counted(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("n", [3, 40, 70])
+@pytest.mark.parametrize("n", [3, 11, 16, 40, 70])
 @pytest.mark.parametrize(("norm", "eps", "alpha"), [("linf", Fraction(1, 16), 1 / 64), ("l2", Fraction(1, 2), 1 / 8)])
 @pytest.mark.parametrize("neuron", [None, NOISY], ids=["plain", "noisy"])
 def test_it_gives_the_points_of_the_formula(

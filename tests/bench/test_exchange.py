@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from support import Run, environment
 
+from bench.canonical import canonical_json
 from bench.errors import BenchError, ConflictingResultError
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.files import read_results, write_results
 from bench.exchange.merge import merge_bundle
 from bench.outcome import Outcome
 from bench.respec import cell_from_json
-from bench.spec import canonical_json
 from bench.store import Store
 from bench.store.twins import TWIN
 

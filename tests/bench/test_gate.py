@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import multinomial
 from support import Run
 
+from bench.canonical import canonical_json
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.files import write_results
 from bench.exchange.merge import merge_bundle
@@ -20,7 +21,6 @@ from bench.gate.power import chance_of_failing, largest_churn, largest_size
 from bench.gate.report import check_json, check_markdown, check_text
 from bench.gate.simulate import measurements, simulated, verdicts
 from bench.outcome import Outcome
-from bench.spec import canonical_json
 from bench.store import Store
 
 

@@ -5,13 +5,13 @@ from fractions import Fraction
 
 import pytest
 
+from bench.canonical import canonical_json
 from bench.spec import (
     AttackSpec,
     CellSpec,
     ModelSpec,
     Recipe,
     TrainSpec,
-    canonical_json,
     identity_of,
     key_of,
     randomness_key,

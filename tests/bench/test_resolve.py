@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.plan import Request, make_plan, without_eot
+from bench.names import split_list, without_eot
+from bench.plan import Request, make_plan
 from bench.presets import PRESETS
-from bench.resolve import attack_arguments, parse_attack, parse_defense, split_list, threat_of
+from bench.resolve import attack_arguments, parse_attack, parse_defense, threat_of
 
 
 def test_paper_step_size_is_the_default_at_the_paper_budget() -> None:

@@ -10,11 +10,7 @@ import pytest
 from support import ROOT, Run, environment
 from typer.main import get_command
 
-import bench.plan
-import bench.spec
-from bench.canonical import canonical_json
 from bench.cli import app
-from bench.names import without_eot
 from bench.registry import KINDS, Registry
 from bench.report.listing import describe, line, loaded_card, overview
 from bench.source import read_card
@@ -132,13 +128,3 @@ def test_the_overview_names_every_part_and_loads_no_package(bench: Run, tmp_path
         [sys.executable, "-m", "bench", "ls", "--json"], capture_output=True, text=True, env=environ, check=True
     )
     assert json.loads(told.stdout)["attacks"] == [*names["attacks"], "broken"]
-
-
-@pytest.mark.parametrize("name", ["pgd40", "pgd40:eot=8", "pgd40:alpha=0.1,eot=8@arctan:alpha=4", "sapgd9@assg"])
-def test_names_are_shortened_alike_by_the_plan_and_by_what_reads_the_store(name: str) -> None:
-    assert without_eot(name) == bench.plan.without_eot(name)
-
-
-def test_hashes_are_of_one_text_whoever_writes_it() -> None:
-    value = {"b": [1, 2.5, None, True], "a": "é"}
-    assert canonical_json(value) == bench.spec.canonical_json(value) == '{"a":"\\u00e9","b":[1,2.5,null,true]}'

@@ -20,6 +20,7 @@ from support import Run
 
 from bench.audit.finding import Finding
 from bench.audit.spec import AuditSpec
+from bench.canonical import canonical_json
 from bench.data.digits import load
 from bench.errors import BenchError
 from bench.evidence.stored import stored_cell, stored_network
@@ -32,7 +33,6 @@ from bench.leaderboard.verify import verify
 from bench.outcome import Outcome
 from bench.plan import Request
 from bench.selection import chosen_cells
-from bench.spec import canonical_json
 from bench.store import Store
 
 CPU = torch.device("cpu")

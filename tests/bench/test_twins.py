@@ -14,13 +14,13 @@ from measuring import tiny_request
 from bench.audit.finding import Finding
 from bench.audit.run import AuditListener, audit_plan
 from bench.audit.spec import AuditSpec
+from bench.canonical import canonical_json
 from bench.errors import ConflictingResultError
 from bench.evidence.stored import stored_cell
 from bench.exchange.bundle import Bundle, bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.merge import merge_bundle
 from bench.plan import Request, make_plan
 from bench.scheduler import Listener, Report, run_plan
-from bench.spec import canonical_json
 from bench.store import CellRow, Store
 from bench.store.schema import Base, Run
 from bench.store.twins import TWIN
