@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.perf.record import Record
     from bench.perf.subject import Subject
 
-_SECTIONS = ("step", "row", "train", "infer", "noise", "limit", "memory")
+_SECTIONS = ("step", "row", "train", "infer", "noise", "arithmetic", "limit", "memory")
 _FORMATS = ("text", "md", "json")
 
 

@@ -25,7 +25,7 @@ STATES: Mapping[str, str] = {
     "default": "default allocator, weights not frozen",
 }
 """How contestants are run. Ours tunes and freezes by itself, in both."""
-NOISY = " with noise"
+NOISY, BF16 = " with noise", " in bf16"
 Build = Callable[[Subject, torch.dtype], nn.Module]
 
 

@@ -15,15 +15,16 @@ import torch
 from bench.perf.agreement import compare_attack, compare_network
 from bench.perf.child import Child
 from bench.perf.contestants import ALL, NETWORKS, OURS, Contestant, missing, releases
-from bench.perf.lab import NOISY, Lab
+from bench.perf.lab import BF16, NOISY, Lab
 from bench.perf.limit import BARE, PEAK, bare_layers, bare_step, flops, peak_sample
 from bench.perf.record import Record, Section, load
 from bench.perf.sample import Entry, Sample, take_turns
 from bench.perf.subject import Subject
-from bench.perf.work import ROW, WORK
+from bench.perf.work import ROW, WORK, gradient_agreement
 from bench.provenance import provenance
+from bench.spec import ARITHMETICS
 
-SECTIONS = ("step", "row", "train", "infer", "noise", "limit", "memory")
+SECTIONS = ("step", "row", "train", "infer", "noise", "arithmetic", "limit", "memory")
 METHODS = ("vanilla", "at", "tgo")
 TRAINED = ("SpikingJelly",)
 """Networks that are trained beside ours; all of these have noisy neurons too."""
@@ -104,6 +105,7 @@ class Comparison:
             "train": self._train,
             "infer": self._infer,
             "noise": self._noise,
+            "arithmetic": self._arithmetic,
             "limit": self._limit,
             "memory": self._memory,
         }
@@ -216,7 +218,7 @@ class Comparison:
         options, work = self.options, []
         section.about = {"batch": options.batch, "batches": options.batches}
         for method in METHODS:
-            for name in (OURS, *(name for name in TRAINED if name in self._sound)):
+            for name in (OURS, OURS + BF16, *(name for name in TRAINED if name in self._sound)):
                 section.entries.append(Entry(f"{name}: {method}", "tuned"))
                 given = {"name": name, "method": method, "batch": options.batch, "batches": options.batches}
                 work.append(self._here("training", state="tuned", **given))
@@ -238,6 +240,14 @@ class Comparison:
         section.entries += [Entry(name, "tuned") for name in names]
         given = {"state": "tuned", "batch": options.batch, "steps": options.steps}
         self._turns("noise", section, [self._here("noise", name=name, **given) for name in names])
+
+    def _arithmetic(self, section: Section) -> None:
+        options = self.options
+        section.entries += [Entry(how, "tuned") for how in ARITHMETICS]
+        given = {"state": "tuned", "batch": options.batch, "steps": options.steps}
+        agreement = {how: gradient_agreement(self.lab, how, options.batch) for how in ARITHMETICS[1:]}
+        section.about = {"batch": options.batch, "steps": options.steps, "agreement": agreement}
+        self._turns("arithmetic", section, [self._here("arithmetic", name=how, **given) for how in ARITHMETICS])
 
     def _limit(self, section: Section) -> None:
         batch = self.options.batch

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.gradients import frozen, input_gradient
+from attacks.losses import LOSSES
+from bench.arithmetic import computing
 from bench.data.dataset import Dataset, Protocol
-from bench.evaluation import evaluate
+from bench.evaluation import CleanScores, evaluate
 from bench.perf.contestants import BY_NAME, OURS, Contestant
-from bench.perf.lab import NOISY, Lab, counted, craft, in_state, our_pgd
+from bench.perf.lab import BF16, NOISY, Lab, counted, craft, in_state, our_pgd
 from bench.perf.neurons import SpikingJellyNoisyLIF
 from bench.perf.sample import Sample, stopwatch
 from bench.perf.subject import EPS
@@ -78,9 +81,10 @@ def _our_row(lab: Lab, x: Tensor, y: Tensor, attacks: list[str]) -> Sample:
     template = CellSpec("file:perf", spec, "perf", len(x), asked[0], 1, 0, "perf", "perf", 0)
     forwards = backwards = 0
     hits: dict[tuple[str, int], float] = {}
+    clean: CleanScores = {}
     with stopwatch() as seconds:
         for group in trajectories(template, asked, stochastic=False):
-            for chunk in evaluate(model, dataset, group, device=lab.device):
+            for chunk in evaluate(model, dataset, group, device=lab.device, clean=clean):
                 forwards, backwards = forwards + chunk.forwards, backwards + chunk.backwards
                 for cell, outcome in chunk.outcomes.items():
                     for name, right in (("clean", outcome.clean), (cell.attack.name, outcome.last)):
@@ -104,8 +108,8 @@ def as_dataset(lab: Lab, x: Tensor, y: Tensor) -> Dataset:
 def training(lab: Lab, *, name: str, state: str, method: str, batch: int, batches: int) -> Sample:
     """Some updates of vanilla, AT or TGO training; work is images."""
     x, y = lab.batch(batch * batches)
-    if name == OURS:
-        return _train_ours(lab, x, y, method, batch)
+    if name in (OURS, OURS + BF16):
+        return _train_ours(lab, x, y, method, batch, "bf16" if name.endswith(BF16) else "fast")
     model = lab.fresh(name + NOISY if method == "tgo" else name).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     with stopwatch() as seconds:
@@ -116,12 +120,12 @@ def training(lab: Lab, *, name: str, state: str, method: str, batch: int, batche
     return Sample(taken, len(x))
 
 
-def _train_ours(lab: Lab, x: Tensor, y: Tensor, method: str, batch: int) -> Sample:
+def _train_ours(lab: Lab, x: Tensor, y: Tensor, method: str, batch: int, arithmetic: str) -> Sample:
     dataset, spec = as_dataset(lab, x, y), lab.subject.spec
     defense = parse_defense(method).settled(Setting(spec.name, _TRAIN_EPS))
     job = TrainSpec(
         model=replace(spec, neuron=defense.neuron(spec.neuron)),
-        recipe=Recipe(1, batch),
+        recipe=Recipe(1, batch, arithmetic=arithmetic),
         defense=tuple(defense.identity()),
         train_hash="perf",
         seed=0,
@@ -186,6 +190,29 @@ def noise(lab: Lab, *, name: str, state: str, batch: int, steps: int) -> Sample:
     return Sample(taken, batch * steps)
 
 
+def arithmetic(lab: Lab, *, name: str, state: str, batch: int, steps: int) -> Sample:
+    """Our PGD on our network in one of `bench.spec.ARITHMETICS`; work is images times steps."""
+    model = lab.network(OURS)
+    x, y = lab.batch(batch)
+    with in_state(model, state), computing(model, name, lab.device), stopwatch() as seconds:
+        our_pgd(model, x, y, steps)
+        lab.wait()
+        taken = seconds()
+    return Sample(taken, batch * steps)
+
+
+def gradient_agreement(lab: Lab, how: str, batch: int) -> dict[str, float]:
+    """Our input gradient in another arithmetic beside the fast float32 one: mean cosine, share of equal signs."""
+    model = lab.network(OURS)
+    x, y = lab.batch(batch)
+    grads = []
+    for each in ("fast", how):
+        with frozen(model), computing(model, each, lab.device):
+            grads.append(input_gradient(model, x, y, LOSSES["ce"]).grad.float().flatten(1))
+    signs = (grads[0].sign() == grads[1].sign()).double().mean()
+    return {"cosine": float(functional.cosine_similarity(grads[0], grads[1]).mean()), "signs": float(signs)}
+
+
 def cells(lab: Lab, *, steps: list[int], batch: int) -> Sample:
     """PGD cells of several step counts, scored as `bench run` scores them; work is cells."""
     x, y = lab.batch(batch)
@@ -199,6 +226,7 @@ WORK: Mapping[str, Callable[..., Sample]] = {
     "training": training,
     "inference": inference,
     "noise": noise,
+    "arithmetic": arithmetic,
     "cells": cells,
 }
 """What a child may be asked for."""

@@ -97,7 +97,8 @@ def sheets(record: Record) -> list[Sheet]:
     """The tables of what was measured."""
     if any("axis" in section.about for section in record.sections.values()):
         return [*growth_sheets(record)]
-    makers = {"step": _step, "row": _row, "train": _train, "infer": _infer, "noise": _noise, "limit": _limit}
+    makers = {"step": _step, "row": _row, "train": _train, "infer": _infer, "noise": _noise,
+              "arithmetic": _arithmetic, "limit": _limit}  # fmt: skip
     found = [_agreement(record)]
     for name, make in makers.items():
         section = record.sections.get(name)
@@ -266,7 +267,8 @@ def _train(record: Record, section: Section) -> Sheet:
         rows.append(tuple(cells))
     columns = ("training", "ours, images/s", *(cell for name in others for cell in (name, "ours/theirs")))
     title = f"Training, batch {section.about['batch']}: bench's own loop beside a plain one"
-    return Sheet(title, columns, tuple(rows), _failures(section))
+    note = "bf16 is another arithmetic: for training and screening, not for the rows of a table."
+    return Sheet(title, columns, tuple(rows), (note, *_failures(section)))
 
 
 def _infer(record: Record, section: Section) -> Sheet:
@@ -289,6 +291,22 @@ def _noise(record: Record, section: Section) -> Sheet:
     note = "Noise of variance 0.4. Ours is counter-based (Philox), the same whatever the batch; theirs torch.randn."
     title = f"Noisy neurons, batch {section.about['batch']}"
     return Sheet(title, columns, tuple(rows), (note, *_failures(section)))
+
+
+def _arithmetic(record: Record, section: Section) -> Sheet:
+    fast = _held(section, "fast")
+    rows = []
+    for entry in section.entries:
+        found = section.about["agreement"].get(entry.name, {"cosine": 1.0, "signs": 1.0})
+        shown = (f"{found['cosine']:.3f}", f"{100 * found['signs']:.1f}%")
+        speed = "-" if not (fast and fast.samples and entry.samples) else f"{entry.rate / fast.rate:.2f}x"
+        rows.append((entry.name, _rate(entry), speed, *shown))
+    columns = ("ours, PGD step", "img·steps/s", "to fast", "gradient's cosine", "equal signs")
+    note = (
+        "Fast: float32, fused, what every other table here and every published row is computed with. bf16: on "
+        "bfloat16, NOT the same function. Reference: float32, the equations as written, nothing fused."
+    )
+    return Sheet(f"Arithmetic, batch {section.about['batch']}", columns, tuple(rows), (note, *_failures(section)))
 
 
 def _limit(record: Record, section: Section) -> Sheet:
