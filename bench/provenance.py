@@ -16,8 +16,11 @@ def provenance(device: Any) -> dict[str, Any]:
     """Everything that a repeat of a result may need to know, as JSON values."""
     import torch
 
+    from models.kernels import native
+
     return {
         **code_version(),
+        "kernels": native.available(),
         "packages": _packages(),
         "python": platform.python_version(),
         "machine": platform.platform(),

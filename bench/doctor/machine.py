@@ -12,7 +12,9 @@ from attacks.gradients import frozen, input_gradient
 from attacks.losses import cross_entropy
 from bench.doctor.finding import Finding, NotApplicableError, UnsoundError, examine
 from bench.doctor.networks import QUIET, images, spiking_network
-from models.lif import LIFParams, lif, lif_reference
+from models.kernels import native
+from models.kernels.compiler import compiled
+from models.lif import LIFParams, bptt, lif, lif_reference, simulate
 from models.random import CounterRNG, philox4x32
 from models.surrogates import ArcTan, Triangular
 
@@ -45,7 +47,7 @@ _VARIANTS = (
 def machine_findings() -> Iterator[Callable[[torch.device], Iterator[Finding]]]:
     """One function for each part, giving its findings on a device."""
     parts: dict[str, dict[str, Callable[[torch.device], str]]] = {
-        "fused LIF": {"forward": _lif_forward, "gradient": _lif_gradient},
+        "fused LIF": {"forward": _lif_forward, "gradient": _lif_gradient, "kernels": _kernels},
         "Philox": {"known answers": _philox, "same as on the CPU": _uniform},
         "float32": {"matrix products": _products, "convolutions": _convolutions, "flags": _flags},
         "determinism": {"logits": _repeats, "gradient": _gradient_repeats},
@@ -86,6 +88,28 @@ def _lif_gradient(device: torch.device) -> str:
         worst = float((grads[0] - grads[1]).abs().max())
         if not worst <= 1e-10:
             raise UnsoundError(f"the analytic gradient differs from autograd's by up to {worst:.1e}")
+    return ""
+
+
+def _kernels(device: torch.device) -> str:
+    """The compiled layer against the torch operations that it stands for, bit by bit."""
+    if device.type != "cpu":
+        raise NotApplicableError("of the processor only")
+    if not native.available():
+        raise NotApplicableError(f"torch operations run in their place: {compiled()[1]}")
+    current, noise = (value.float() for value in _currents(device))
+    for variant in _VARIANTS:
+        given = noise if variant.noisy else None
+        ours = native.simulate(current, given, variant.params, None, True, True)
+        plain = simulate(current, given, variant.params, True)
+        v = plain[1]
+        grads = (
+            native.backward(v, variant.params, None, current, None),
+            bptt(v, variant.params, lambda _, x: variant.params.surrogate.grad(x), current),  # noqa: B023
+        )
+        pairs = [*zip(ours, plain, strict=True), grads]
+        if not all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs):
+            raise UnsoundError("the compiled layer differs from the torch operations; set BENCH_KERNELS=torch")
     return ""
 
 
