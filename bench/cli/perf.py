@@ -38,9 +38,12 @@ def perf(
     ] = False,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Rows by every contestant and in both states, three rounds, 64 images."),
+        typer.Option("--full", help="64 images, so that peers work at their default batch, and rows in both states."),
     ] = False,
     rounds: Annotated[int | None, typer.Option("--rounds", metavar="INT", help="Timed runs of each; 5.")] = None,
+    row_rounds: Annotated[
+        int | None, typer.Option("--row-rounds", metavar="INT", help="Timed table rows of each; 1.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", "--images", metavar="INT", help="Images of a table row; 16, with --full 64.")
     ] = None,
@@ -84,7 +87,11 @@ def perf(
     from bench.names import split_list
 
     sections = split_list(only or []) or list(_SECTIONS)
-    _check(sections, form, {"--rounds": rounds, "--images": count, "--batch": batch, "--steps": steps})
+    _check(
+        sections,
+        form,
+        {"--rounds": rounds, "--row-rounds": row_rounds, "--images": count, "--batch": batch, "--steps": steps},
+    )
     if quick and full:
         raise BenchError("--quick and --full contradict each other; give one of them")
     if growth and only:
@@ -121,7 +128,7 @@ def perf(
         sections.remove("memory")
     settled = Options(tuple(sections), threads=torch.get_num_threads(), full=full)
     settled = reduced(settled) if quick else settled
-    asked: dict[str, Any] = {"rounds": rounds, "batch": batch, "steps": steps, "row_rounds": 3 if full else None}
+    asked: dict[str, Any] = {"rounds": rounds, "batch": batch, "steps": steps, "row_rounds": row_rounds}
     asked["images"] = count or (64 if full else None)
     settled = replace(settled, **{name: value for name, value in asked.items() if value is not None})
     subject = make_subject(

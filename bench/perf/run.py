@@ -28,7 +28,8 @@ SECTIONS = ("step", "row", "train", "infer", "noise", "arithmetic", "limit", "me
 METHODS = ("vanilla", "at", "tgo")
 TRAINED = ("SpikingJelly",)
 """Networks that are trained beside ours; all of these have noisy neurons too."""
-_SHORT_ROW = ("ART", "foolbox", "torchattacks", "SpikingJelly + torchattacks")
+IN_ROWS = ("ART", "foolbox", "torchattacks", "SpikingJelly + torchattacks")
+"""Whose rows are measured: each costs a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Options:
         images: of the row, and of the peers' steps in the default state, up to their default batch size.
         attacks: of the row.
         batches: updates in one timed run of training.
-        full: the row also in the tuned state and by every contestant.
+        full: the row also in the tuned state.
         threads: of torch.
     """
 
@@ -202,7 +203,7 @@ class Comparison:
                 }
                 brief = given | {"attacks": ["fgsm", "pgd1"]}
                 ours = contestant.library == OURS
-                if not (ours or options.full or contestant.name in _SHORT_ROW):
+                if not ours and contestant.name not in IN_ROWS:
                     continue
                 if ours or options.full:
                     section.entries.append(Entry(contestant.name, "tuned"))

@@ -54,6 +54,17 @@ class Entry:
         """Median work a second; nan without a sample."""
         return statistics.median(sample.rate for sample in self.samples) if self.samples else float("nan")
 
+    def over(self, other: "Entry") -> float:
+        """How many times faster than another: median of the ratios within a round; nan where one has no sample.
+
+        Within a round both met the same machine. Where one has fewer runs, their medians are compared.
+        """
+        if not (self.samples and other.samples):
+            return float("nan")
+        if len(self.samples) != len(other.samples):
+            return self.rate / other.rate
+        return statistics.median(a.rate / b.rate for a, b in zip(self.samples, other.samples, strict=True))
+
     @property
     def spread(self) -> float:
         """Half the range of the rates over their median; nan with fewer than two samples."""

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.perf.agreement import TOLERANCE, NetworkAgreement
 from bench.perf.contestants import OURS
-from bench.perf.lab import NOISY, STATES
+from bench.perf.lab import BF16, NOISY, STATES
 from bench.perf.limit import BARE
 from bench.perf.memory import HOW
 from bench.perf.record import Record, Section
@@ -151,9 +151,8 @@ def _rate(entry: Entry | None) -> str:
 
 def _times(ours: Entry | None, theirs: Entry | None) -> str:
     """How many times faster ours is; `-` where one of them was not measured."""
-    if ours is None or theirs is None or not (ours.samples and theirs.samples):
-        return "-"
-    return f"{ours.rate / theirs.rate:.2f}x"
+    ratio = math.nan if ours is None or theirs is None else ours.over(theirs)
+    return "-" if ratio != ratio else f"{ratio:.2f}x"
 
 
 def _held(section: Section, name: str, state: str = "tuned") -> Entry | None:
@@ -213,7 +212,8 @@ def _step(record: Record, section: Section) -> Sheet:
     )
     title = f"One PGD step (forward and input gradient), batch {about['batch']}, {about['steps']} steps a run"
     notes = [
-        f"Medians, ± half the range. First figures: {STATES['tuned']}, one process, in turns. As users run it: "
+        f"Medians of the rates, ± half their range, and of the ratios within a round. "
+        f"First figures: {STATES['tuned']}, one process, in turns. As users run it: "
         f"{STATES['default']}, in a process of its own, up to {about['default_batch']} images at once; "
         "the ratio is against ours as we run it.",
         *_failures(section),
@@ -263,12 +263,16 @@ def _train(record: Record, section: Section) -> Sheet:
         cells = [method, _rate(ours)]
         for name in others:
             theirs = _held(section, f"{name}: {method}")
-            cells += [_rate(theirs), _times(ours, theirs)]
+            cells += [_rate(theirs), _times(*((theirs, ours) if name.endswith(BF16) else (ours, theirs)))]
         rows.append(tuple(cells))
-    columns = ("training", "ours, images/s", *(cell for name in others for cell in (name, "ours/theirs")))
+    columns = ("training", "ours, images/s", *(cell for name in others for cell in (name, _against(name))))
     title = f"Training, batch {section.about['batch']}: bench's own loop beside a plain one"
     note = "bf16 is another arithmetic: for training and screening, not for the rows of a table."
     return Sheet(title, columns, tuple(rows), (note, *_failures(section)))
+
+
+def _against(name: str) -> str:
+    return "to float32" if name.endswith(BF16) else "ours/theirs"
 
 
 def _infer(record: Record, section: Section) -> Sheet:
@@ -299,8 +303,7 @@ def _arithmetic(record: Record, section: Section) -> Sheet:
     for entry in section.entries:
         found = section.about["agreement"].get(entry.name, {"cosine": 1.0, "signs": 1.0})
         shown = (f"{found['cosine']:.3f}", f"{100 * found['signs']:.1f}%")
-        speed = "-" if not (fast and fast.samples and entry.samples) else f"{entry.rate / fast.rate:.2f}x"
-        rows.append((entry.name, _rate(entry), speed, *shown))
+        rows.append((entry.name, _rate(entry), _times(entry, fast), *shown))
     columns = ("ours, PGD step", "img·steps/s", "to fast", "gradient's cosine", "equal signs")
     note = (
         "Fast: float32, fused, what every other table here and every published row is computed with. bf16: on "

@@ -253,6 +253,9 @@ def test_turns_are_taken_and_a_failure_costs_only_itself() -> None:
     assert "no more" in entries[1].error
     assert entries[0].rate == 2.0
     assert entries[0].spread == 0.0
+    slow = Entry("slow", "tuned", [Sample(4.0, 2.0), Sample(2.0, 2.0), Sample(9.0, 2.0)])
+    assert entries[0].over(slow) == 4.0
+    assert entries[0].over(Entry("none", "tuned")) != entries[0].over(Entry("none", "tuned"))
 
 
 def kept(subject: Subject, **options: object) -> Record:
