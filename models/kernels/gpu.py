@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiler import SWITCH
-from models.kernels.native import Affine, channel_last, dense
+from models.kernels.native import Affine, _off, channel_last, dense
 from models.surrogates import ArcTan, Gaussian, Rectangular, Sigmoid, Surrogate, Triangular
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _works(device: int) -> bool:
 
 
 def _on(device: torch.device) -> bool:
-    if os.environ.get(SWITCH, "") == "torch" or not _importable():
+    if _off.get() or os.environ.get(SWITCH, "") == "torch" or not _importable():
         return False
     if _interpreted():
         return device.type == "cpu"
@@ -84,7 +84,7 @@ def _on(device: torch.device) -> bool:
 
 
 def available() -> bool:
-    """Whether there are kernels on this machine, for its current CUDA device."""
+    """Whether there are kernels on this machine, for its current CUDA device; `native.switched_off` is for both."""
     if _interpreted():
         return _on(torch.device("cpu"))
     return torch.cuda.is_available() and _on(torch.device("cuda"))
@@ -156,22 +156,26 @@ def simulate(
     affine: Affine | None,
     with_membrane: bool,
     keep: bool,
+    steps: int = 0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *].
+    """One layer over all its time steps.
 
     Args:
-        current: input currents [T, N, *], float32 or bf16; may be expanded over T.
-        noise: float numbers like `current`, or noise that the kernel draws, or None.
+        current: input currents [T, N, *], float32 or bf16, or [1, N, *] if they are the same in all `steps`.
+        noise: numbers [T, N, *], or noise that the kernel draws, or None.
         params: the layer's constants.
-        affine: a fixed normalisation of the currents; needs the channel innermost in memory.
-        with_membrane: also give the potential before noise.
-        keep: also give the potential after it, which the backward pass needs.
+        affine: normalises the currents first; needs the channel innermost in memory.
+        with_membrane, keep: whether the membrane potential is wanted before noise, and after it for `backward`.
+        steps: T; 0 if `current` says it.
+
+    Returns:
+        spikes, membrane potential after noise where it is kept, and before it where it is wanted, each [T, N, *].
 
     Raises:
         ValueError: a normalisation in another memory layout, or more noise than the generator counts.
     """
     current = _stacked(current.detach())
-    T, N = current.shape[:2]
+    T, N = steps or current.shape[0], current.shape[1]
     one, dtype = current[0], current.dtype
     last = channel_last(one)
     if affine is not None and not last:
@@ -188,7 +192,7 @@ def simulate(
         given = _like(noise.tensor(T, one.shape[1:]), one, T, torch.float32)
     if not size:
         return spikes, v, before
-    length, channels = size // N, one.shape[1] if one.dim() > 1 else 1
+    length, channels = size // N, _channels(one)
     key, layer, sigma, samples, draws = 0, 0, 0.0, spikes, spikes
     if generated is not None:
         _counter(T, length)
@@ -201,7 +205,7 @@ def simulate(
         N * -(-length // block),
         block,
         one.device,
-        *(current, current.stride(0) if T > 1 else size, size, length, channels),
+        *(current, current.stride(0) if current.shape[0] > 1 else 0, size, length, channels),
         *((affine.scale, affine.shift) if affine is not None else (spikes, spikes)),
         *(float(params.decay), float(params.v_threshold), float(params.v_reset)),
         *(given if given is not None else spikes, _word(key), _word(key >> 32), _word(layer)),
@@ -242,48 +246,72 @@ def differentiates(surrogate: Surrogate) -> bool:
 
 
 def backward(
-    v: Tensor, params: "LIFParams", affine: Affine | None, grad_spikes: Tensor | None, grad_membrane: Tensor | None
+    v: Tensor,
+    params: "LIFParams",
+    affine: Affine | None,
+    grad_spikes: Tensor | None,
+    grad_membrane: Tensor | None,
+    constant: bool = False,
 ) -> Tensor:
-    """Backpropagation through time, with the normalisation's own factors last.
+    """Gradient in the input currents, [T, N, *].
 
     Args:
-        v: membrane potential after noise, before reset, [T, N, *], as `simulate` gave it.
-        params, affine: as in `simulate`.
-        grad_spikes: gradient in the spikes, or None for zero.
-        grad_membrane: gradient in the membrane potential before noise, or None for zero.
-
-    Returns:
-        gradient in the input currents, [T, N, *].
+        v: membrane potential after noise [T, N, *], as `simulate` gave it.
+        params: the layer's constants, with a surrogate that `differentiates` knows.
+        affine: what normalised the currents.
+        grad_spikes, grad_membrane: gradients in the spikes, and in the membrane potential before noise, or None.
+        constant: the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
     """
     T, one, dtype = v.shape[0], v[0], v.dtype
     constants = _constants(params.surrogate)
     assert constants is not None
     kind, p, q = constants
-    if grad_spikes is not None:
+    channelwise = grad_spikes is not None and _channelwise(grad_spikes) and channel_last(one)
+    if grad_spikes is not None and channelwise:
+        grad_spikes = grad_spikes[..., 0, 0].to(dtype).contiguous()
+    elif grad_spikes is not None:
         grad_spikes = _like(grad_spikes, one, T, dtype)
     if grad_membrane is not None:
         grad_membrane = _like(grad_membrane, one, T, dtype)
-    grad_current = _empty(one, T, dtype)
+    grad_current = _empty(one, 1 if constant else T, dtype)
     size = one.numel()
     if not size:
         return grad_current
+    length, channels = size // len(one), _channels(one)
+    block = _tile(length, False)
+    programs = len(one) * -(-length // block)
+    factors = (affine.back, affine.weight) if affine is not None else (v, v)
+    # Summed over time first step first, while the recursion comes from the last: in single precision in between.
+    each = _empty(one, T, torch.float32) if constant else grad_current
     _launch(
         _kernels().backward,
-        -(-size // _BLOCK),
-        _BLOCK,
+        programs,
+        block,
         one.device,
-        *(v, v if grad_spikes is None else grad_spikes, v if grad_membrane is None else grad_membrane, size),
-        *(one.shape[1] if one.dim() > 1 else 1,),
-        *((affine.back, affine.weight) if affine is not None else (v, v)),
-        *(float(params.decay), float(params.v_threshold), float(params.v_reset), float(p), float(q), grad_current),
+        *(v, v if grad_spikes is None else grad_spikes, v if grad_membrane is None else grad_membrane),
+        *(size, length, channels, len(one) * channels, *factors),
+        *(float(params.decay), float(params.v_threshold), float(params.v_reset), float(p), float(q), each),
         DETACH=params.detach_reset,
         KIND=kind,
         SPIKES=grad_spikes is not None,
+        CHANNELWISE=channelwise,
         MEMBRANE=grad_membrane is not None,
-        AFFINE=affine is not None,
+        AFFINE=affine is not None and not constant,
         T=T,
     )
+    if constant:
+        arguments = (each, size, length, channels, *factors, grad_current)
+        _launch(_kernels().total, programs, block, one.device, *arguments, AFFINE=affine is not None, T=T)
     return grad_current
+
+
+def _channelwise(grad: Tensor) -> bool:
+    """Whether a gradient [T, N, C, H, W] is one number a channel, as that of a sum over the image is."""
+    return grad.dim() == 5 and grad.stride(-1) == grad.stride(-2) == 0
+
+
+def _channels(one: Tensor) -> int:
+    return one.shape[1] if one.dim() > 1 else 1
 
 
 def fill_normal(out: Tensor, key: int, stream: int, samples: Tensor, draws: Tensor) -> None:

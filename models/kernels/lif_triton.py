@@ -247,7 +247,9 @@ def backward(
     grad_spikes,
     grad_membrane,
     size,
+    L,
     C,
+    wide,
     first,
     second,
     decay,
@@ -259,27 +261,38 @@ def backward(
     DETACH: tl.constexpr,
     KIND: tl.constexpr,
     SPIKES: tl.constexpr,
+    CHANNELWISE: tl.constexpr,
     MEMBRANE: tl.constexpr,
     AFFINE: tl.constexpr,
     T: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A tile of BLOCK elements of the batch, from the last time step to the first."""
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    k = tl.arange(0, BLOCK)
-    mask = start + k < size
+    """A tile of BLOCK elements of one sample, from the last time step to the first.
+
+    With CHANNELWISE the gradient in the spikes is one number a channel, [T, N, C], `wide` = N * C apart.
+    """
+    blocks = tl.cdiv(L, BLOCK)
+    job = tl.program_id(0)
+    n = job // blocks
+    k = job % blocks * BLOCK + tl.arange(0, BLOCK)
+    mask = k < L
     a, b = 0.0, 0.0
     if AFFINE:
-        a, b = _factors(first, second, (start % C).to(tl.int32) + k, C, mask)
+        a, b = _factors(first, second, k, C, mask)
     u = tl.zeros([BLOCK], tl.float32)
-    at = start + tl.full([], T - 1, tl.int64) * size
+    last = tl.full([], T - 1, tl.int64)
+    at = n.to(tl.int64) * L + last * size
+    row = n.to(tl.int64) * C + last * wide
     for t in range(T):
         inner = t > 0
         potential = tl.load(v + at + k, mask=mask, other=0.0).to(tl.float32)
         x = potential - threshold
         g = tl.zeros([BLOCK], tl.float32)
         if SPIKES:
-            g = tl.load(grad_spikes + at + k, mask=mask, other=0.0).to(tl.float32)
+            if CHANNELWISE:
+                g = tl.load(grad_spikes + row + k % C, mask=mask, other=0.0).to(tl.float32)
+            else:
+                g = tl.load(grad_spikes + at + k, mask=mask, other=0.0).to(tl.float32)
         through = g
         if not DETACH:
             through = tl.where(inner, u * (reset - potential) + g, g)
@@ -292,6 +305,26 @@ def backward(
             w = w * a * b
         tl.store(grad_current + at + k, w.to(grad_current.dtype.element_ty), mask=mask)
         at -= size
+        row -= wide
+
+
+@triton.jit
+def total(grad, size, L, C, first, second, out, AFFINE: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr):
+    """The sum of float32 [T, N, L] over time, first step first, and then the factors of a normalisation."""
+    blocks = tl.cdiv(L, BLOCK)
+    job = tl.program_id(0)
+    k = job % blocks * BLOCK + tl.arange(0, BLOCK)
+    mask = k < L
+    start = (job // blocks).to(tl.int64) * L
+    at = start
+    w = tl.load(grad + at + k, mask=mask, other=0.0)
+    for _ in range(T - 1):
+        at += size
+        w = w + tl.load(grad + at + k, mask=mask, other=0.0)
+    if AFFINE:
+        a, b = _factors(first, second, k, C, mask)
+        w = w * a * b
+    tl.store(out + start + k, w.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -113,6 +113,8 @@ def test_they_are_in_use() -> None:
     assert gpu.takes(torch.zeros(2, 3, device=DEVICE))
     assert gpu.takes(torch.zeros(2, 3, device=DEVICE, dtype=torch.bfloat16))
     assert not gpu.takes(torch.zeros(2, 3, device=DEVICE, dtype=torch.float64))
+    with native.switched_off():
+        assert not gpu.available()
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 256, 257, 513, 1100])
@@ -243,6 +245,39 @@ def test_backward(surrogate: Surrogate, detach: bool, of: str) -> None:
             assert torch.allclose(got.cpu().double(), expected, rtol=1e-5, atol=3e-6)
         else:
             same(got, bptt(v, params, lambda _, x, s=surrogate: s.grad(x), spikes, membrane))
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("normed", [False, True])
+def test_currents_that_are_the_same_in_every_step(noisy: bool, normed: bool) -> None:
+    """The gradient is the sum over time, first step first."""
+    T, shape = 4, SHAPES["last"]
+    current, norm = arranged(0.5 + 1.1 * random(1, *shape), "last", 1), norm_of(shape[1])
+    affine = affine_of(norm) if normed else None
+    noise = undrawn(shape[0]) if noisy else None
+    repeated = current.expand(T, *shape)
+    got = gpu.simulate(moved(current), there(noise), PLAIN, affine, True, True, T)
+    for part, expected in zip(got, gpu.simulate(moved(repeated), there(noise), PLAIN, affine, True, True), strict=True):
+        assert expected is not None
+        same(part, expected.cpu())
+    v = got[1]
+    assert v is not None
+    grad = arranged(random(*v.shape, seed=3), "last", T)
+    total, *later = gpu.backward(v, PLAIN, None, moved(grad), None).cpu()
+    for step in later:
+        total = total + step
+    if affine is not None:
+        total = total * affine.back.cpu().view(-1, 1, 1) * affine.weight.cpu().view(-1, 1, 1)
+    same(gpu.backward(v, PLAIN, affine, moved(grad), None, True), total.unsqueeze(0))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 15, 14), (2, 300, 2, 3), (1, 1, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_that_is_one_number_a_channel(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    v = arranged(0.5 + random(3, *shape), "last", 3).to(dtype)
+    grad = random(3, *shape[:2], 1, 1, seed=3).to(dtype)
+    got = gpu.backward(moved(v), PLAIN, None, moved(grad).expand(v.shape), None)
+    same(got, gpu.backward(moved(v), PLAIN, None, moved(arranged(grad.expand(v.shape), "last", 3)), None).cpu())
 
 
 def test_bf16_is_a_storage_format() -> None:

@@ -40,7 +40,7 @@ def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         kernel.device_caches.clear()
         return Grid()
 
-    names = ("forward", "backward", "fill_normal", "affine", "combine", "spread")
+    names = ("forward", "backward", "fill_normal", "affine", "total", "combine", "spread")
     kernels = SimpleNamespace(**{name: compiling(getattr(lif_triton, name)) for name in names})
     monkeypatch.setattr(gpu, "_kernels", lambda: kernels)
     # It stays: the process is the tests' own, and Triton's way back looks for a GPU.
@@ -112,6 +112,14 @@ def test_backward(compiled: list[Any], surrogate: str, normed: bool) -> None:
     exact(counts, fused=False)
 
 
+def test_backward_of_a_constant_current(compiled: list[Any]) -> None:
+    one_a_channel = torch.zeros(T, *SHAPE[:2], 1, 1).expand(T, *SHAPE)
+    gpu.backward(current(), params(), affine(), one_a_channel, None, True)
+    assert len(compiled) == 2
+    for kernel in compiled:
+        exact(operations([kernel]), fused=False)
+
+
 def test_the_small_ones(compiled: list[Any]) -> None:
     x, rows = current(), torch.arange(2)
     gpu.combine(x, x, 0.5, 0.3)
@@ -144,11 +152,11 @@ def test_numbers_that_are_one(compiled: list[Any]) -> None:
     norm = gpu.affine(single, single, single, single, 0.0)
     for noise in (None, Noise(0.5, 1, 1, rows, rows)):
         gpu.simulate(x, noise, params(), norm, True, True)
-    gpu.backward(x, params(), norm, x, x)
+    gpu.backward(x, params(), norm, x, x, True)
     gpu.fill_normal(x, 1, 1, rows, rows)
     gpu.combine(x, x, 1.0, 1.0)
     gpu.spread(x, 1.0, 1.0)
-    assert len(compiled) == 7
+    assert len(compiled) == 8
 
 
 @pytest.mark.parametrize("size", [2**31 + 16, 2**31 + 1])
@@ -162,8 +170,12 @@ def test_batches_of_more_than_two_billion_neurons(compiled: list[Any], size: int
             *(x, size, size, 1 << 20, 8, x, x, *layer, x, *key, rows, rows, 0.5, x, x, x), GENERATED=generated, **what
         )
     what = {"DETACH": False, "KIND": 0, "SPIKES": True, "MEMBRANE": True, "AFFINE": True, "T": 3, "BLOCK": 1024}
-    kernels.backward[(1,)](x, x, x, size, 8, x, x, *layer, 1.0, 1.0, x, **what)
+    for channelwise in (False, True):
+        kernels.backward[(1,)](
+            *(x, x, x, size, 1 << 20, 8, 2**33, x, x, *layer, 1.0, 1.0, x), CHANNELWISE=channelwise, **what
+        )
+    kernels.total[(1,)](x, size, 1 << 20, 8, x, x, x, AFFINE=True, T=3, BLOCK=1024)
     kernels.fill_normal[(1,)](x, size, 1 << 20, *key, rows, rows, T=3, BLOCK=512)
     kernels.combine[(1,)](x, x, 0.5, 0.5, size, x, BLOCK=1024)
     kernels.spread[(1,)](x, 0.5, 0.5, size, x, x, BLOCK=1024)
-    assert len(compiled) == 6
+    assert len(compiled) == 8

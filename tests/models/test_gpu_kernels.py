@@ -101,12 +101,18 @@ def test_every_layer_of_a_network_is_the_processor_s(neuron: NeuronSpec, monkeyp
         return gpu.Affine(*(tensor.cpu() for tensor in affine)) if affine is not None else None
 
     def simulate(
-        current: Tensor, noise: Noise | None, params: LIFParams, affine: gpu.Affine | None, membrane: bool, keep: bool
+        current: Tensor,
+        noise: Noise | None,
+        params: LIFParams,
+        affine: gpu.Affine | None,
+        with_membrane: bool,
+        keep: bool,
+        steps: int = 0,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        got = forward(current, noise, params, affine, membrane, keep)
+        got = forward(current, noise, params, affine, with_membrane, keep, steps)
         if noise is not None:
             noise = noise._replace(samples=noise.samples.cpu(), draws=noise.draws.cpu())
-        expected = native.simulate(here(current), noise, params, on_the_cpu(affine), membrane, keep)
+        expected = native.simulate(here(current), noise, params, on_the_cpu(affine), with_membrane, keep, steps)
         for a, b in zip(got, expected, strict=True):
             assert (a is None) == (b is None)
             assert a is None or b is None or torch.equal(a.cpu(), b)
@@ -114,11 +120,16 @@ def test_every_layer_of_a_network_is_the_processor_s(neuron: NeuronSpec, monkeyp
         return got
 
     def backward(
-        v: Tensor, params: LIFParams, affine: gpu.Affine | None, spikes: Tensor | None, membrane: Tensor | None
+        v: Tensor,
+        params: LIFParams,
+        affine: gpu.Affine | None,
+        spikes: Tensor | None,
+        membrane: Tensor | None,
+        constant: bool = False,
     ) -> Tensor:
-        got = back(v, params, affine, spikes, membrane)
+        got = back(v, params, affine, spikes, membrane, constant)
         grads = [here(grad) if grad is not None else None for grad in (spikes, membrane)]
-        assert torch.equal(got.cpu(), native.backward(v.cpu(), params, on_the_cpu(affine), *grads))
+        assert torch.equal(got.cpu(), native.backward(v.cpu(), params, on_the_cpu(affine), *grads, constant))
         seen.append(0.0)
         return got
 
