@@ -161,26 +161,33 @@ class _MultiStepLIF(torch.autograd.Function):
         affine: Affine | None,
         steps: int,
     ) -> tuple[Tensor, Tensor | None]:
-        keep = ctx.needs_input_grad[0]
+        # What the backward pass can simulate again need not be written down; noise would have to be drawn again.
+        again = noise is None and native.takes(current) and native.differentiates(params.surrogate)
+        keep = ctx.needs_input_grad[0] and not again
         spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, keep, steps)
-        ctx.save_for_backward(v)
-        ctx.params, ctx.affine, ctx.constant = params, affine, len(current) < len(spikes)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(current if again else v)
+        ctx.params, ctx.affine, ctx.again = params, affine, again
+        ctx.steps = len(spikes) if len(current) < len(spikes) else 0
         ctx.set_materialize_grads(False)
         return spikes, before_noise
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None, None]:
-        (v,) = ctx.saved_tensors
+        (saved,) = ctx.saved_tensors
         params: LIFParams = ctx.params
-        if all(grad is None for grad in grads):
+        for_spikes, for_membrane = grads
+        if for_spikes is None and for_membrane is None:
             return None, None, None, None, None, None
         # With grad mode on the gradient is to be differentiated again, which a kernel's result would silently not be.
-        if native.takes(v) and native.differentiates(params.surrogate) and not torch.is_grad_enabled():
-            spikes_grad, membrane_grad = grads
-            grad = native.backward(v, params, ctx.affine, spikes_grad, membrane_grad, ctx.constant)
+        if native.takes(saved) and native.differentiates(params.surrogate) and not torch.is_grad_enabled():
+            how = {"simulated": not ctx.again, "steps": ctx.steps}
+            grad = native.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
             return grad, None, None, None, None, None
-        grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), *grads)
-        if ctx.constant:
+        v = _simulate(saved, None, params, False, ctx.affine, True, ctx.steps)[1] if ctx.again else saved
+        assert v is not None
+        grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), for_spikes, for_membrane)
+        if ctx.steps:
             # One step after the other, as the kernel adds.
             grad = functools.reduce(torch.add, grad).unsqueeze(0)
         if ctx.affine is not None:

@@ -210,28 +210,47 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
     return 1.0f / (scaled * scaled + 1.0f) * q;
 }
 
-#define STEP_BACK(KIND, LOAD)                                                                                          \
+#define STEP_BACK(KIND)                                                                                                \
     for (int i = 0; i < count; i++) {                                                                                  \
-        float potential = LOAD(v + at + i), x = potential - threshold;                                                 \
+        float potential = m[i], x = potential - threshold;                                                             \
         float decayed = t + 1 < T && x < 0 ? u[i] : 0.0f;                                                              \
         float through = t + 1 < T && !detach ? u[i] * (reset - potential) + g[i] : g[i];                               \
         float out = slope(KIND, x, p, q) * through;                                                                    \
         w[i] = t + 1 < T ? out + decayed : out;                                                                        \
     }
 
-/* With `channelwise` the gradient in the spikes is one number a channel, [T, N, C]. With `constant` the current was the
- * same at every step, and its gradient [1, N, L] is the sum over time, first step first. */
+/* The potentials are either given as `v`, or simulated once more from `current`: reading that again is cheaper than
+ * writing and reading `v`, unless there is noise to draw. With `channelwise` the gradient in the spikes is one number a
+ * channel, [T, N, C]. With `constant` the gradient [1, N, L] is the sum over time, first step first. */
 #define BACKWARD(NAME, TYPE, LOAD, STORE)                                                                              \
-    void NAME(const TYPE *v, const TYPE *grad_spikes, int channelwise, const TYPE *grad_membrane, int T, int64_t N,    \
-              int64_t L, int64_t C, const float *first, const float *second, float decay, float threshold,             \
-              float reset, int detach, int kind, float p, float q, int constant, TYPE *grad_current, int threads) {    \
+    void NAME(const TYPE *v, const TYPE *current, int64_t step, const float *scale, const float *shift,                \
+              const TYPE *grad_spikes, int channelwise, const TYPE *grad_membrane, int T, int64_t N, int64_t L,        \
+              int64_t C, const float *first, const float *second, float decay, float threshold, float reset,           \
+              int detach, int kind, float p, float q, int constant, TYPE *grad_current, int threads) {                 \
         int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
         _Pragma("omp parallel num_threads(threads) if (threads > 1)") {                                                \
+            float *potentials = malloc(sizeof(float) * BLOCK * (size_t)T);                                             \
             float *all = constant ? malloc(sizeof(float) * BLOCK * (size_t)T) : 0;                                     \
             _Pragma("omp for schedule(static)") for (int64_t job = 0; job < N * blocks; job++) {                       \
                 int64_t n = job / blocks, from = job % blocks * BLOCK;                                                 \
                 int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                \
                 float a[BLOCK], b[BLOCK], u[BLOCK], own[BLOCK], g[BLOCK], row[BLOCK];                                  \
+                if (current && scale) {                                                                                \
+                    tile(a, scale, C, from, count);                                                                    \
+                    tile(b, shift, C, from, count);                                                                    \
+                }                                                                                                      \
+                for (int t = 0; t < T; t++) {                                                                          \
+                    float *m = potentials + t * BLOCK;                                                                 \
+                    const TYPE *in = current ? current + t * step + n * L + from : v + t * size + n * L + from;        \
+                    if (current && scale)                                                                              \
+                        for (int i = 0; i < count; i++) m[i] = fmaf(LOAD(in + i), a[i], b[i]);                         \
+                    else                                                                                               \
+                        for (int i = 0; i < count; i++) m[i] = LOAD(in + i);                                           \
+                    if (!current) continue;                                                                            \
+                    if (t)                                                                                             \
+                        for (int i = 0; i < count; i++) m[i] = fmaf(u[i], decay, m[i]);                                \
+                    for (int i = 0; i < count; i++) u[i] = m[i] >= threshold ? reset : m[i];                           \
+                }                                                                                                      \
                 memset(u, 0, sizeof u);                                                                                \
                 if (first) {                                                                                           \
                     tile(a, first, C, from, count);                                                                    \
@@ -239,7 +258,7 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
                 }                                                                                                      \
                 for (int t = T - 1; t >= 0; t--) {                                                                     \
                     int64_t at = t * size + n * L + from;                                                              \
-                    float *w = constant ? all + t * BLOCK : own;                                                       \
+                    float *w = constant ? all + t * BLOCK : own, *m = potentials + t * BLOCK;                          \
                     if (!grad_spikes)                                                                                  \
                         memset(g, 0, sizeof g);                                                                        \
                     else if (channelwise) {                                                                            \
@@ -252,11 +271,11 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
                     } else                                                                                             \
                         for (int i = 0; i < count; i++) g[i] = LOAD(grad_spikes + at + i);                             \
                     if (kind == TRIANGULAR)                                                                            \
-                        STEP_BACK(TRIANGULAR, LOAD)                                                                    \
+                        STEP_BACK(TRIANGULAR)                                                                          \
                     else if (kind == RECTANGULAR)                                                                      \
-                        STEP_BACK(RECTANGULAR, LOAD)                                                                   \
+                        STEP_BACK(RECTANGULAR)                                                                         \
                     else                                                                                               \
-                        STEP_BACK(ARCTAN, LOAD)                                                                        \
+                        STEP_BACK(ARCTAN)                                                                              \
                     if (grad_membrane)                                                                                 \
                         for (int i = 0; i < count; i++) w[i] = w[i] + LOAD(grad_membrane + at + i);                    \
                     for (int i = 0; i < count; i++) u[i] = w[i] * decay;                                               \
@@ -275,6 +294,7 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
                 }                                                                                                      \
             }                                                                                                          \
             free(all);                                                                                                 \
+            free(potentials);                                                                                          \
         }                                                                                                              \
     }
 

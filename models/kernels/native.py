@@ -47,7 +47,8 @@ def _library() -> Any:
             *(c_uint64, c_uint32, c_void_p, c_void_p, c_float, c_void_p, c_void_p, c_void_p, c_int),
         ]
         backward.argtypes = [
-            *(c_void_p, c_void_p, c_int, c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, *layer),
+            *(c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
+            *(c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, *layer),
             *(c_int, c_int, c_float, c_float, c_int, c_void_p, c_int),
         ]
         forward.restype = backward.restype = None
@@ -209,40 +210,50 @@ def differentiates(surrogate: Surrogate) -> bool:
 
 
 def backward(
-    v: Tensor,
+    potentials: Tensor,
     params: "LIFParams",
     affine: Affine | None,
     grad_spikes: Tensor | None,
     grad_membrane: Tensor | None,
-    constant: bool = False,
+    *,
+    simulated: bool = True,
+    steps: int = 0,
 ) -> Tensor:
     """Gradient in the input currents, [T, N, *].
 
     Args:
-        v: membrane potential after noise [T, N, *].
+        potentials: membrane potential after noise [T, N, *]; or, not `simulated`, the currents of a layer without
+            noise, from which it is simulated once more.
         params: the layer's constants, with a surrogate that `differentiates` knows.
         affine: what normalised the currents.
         grad_spikes, grad_membrane: gradients in the spikes, and in the membrane potential before noise, or None.
-        constant: the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
+        simulated: what `potentials` are.
+        steps: T, where the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
+            0 where they were not.
     """
-    T, one = v.shape[0], v[0]
-    N, constants = len(one), _constants(params.surrogate)
+    potentials = potentials if simulated else _stacked(potentials)
+    T, one = steps or potentials.shape[0], potentials[0]
+    N, dtype, constants = len(one), potentials.dtype, _constants(params.surrogate)
     assert constants is not None
     channelwise = grad_spikes is not None and _channelwise(grad_spikes) and channel_last(one)
     if grad_spikes is not None and channelwise:
-        grad_spikes = grad_spikes[..., 0, 0].to(v.dtype).contiguous()
+        grad_spikes = grad_spikes[..., 0, 0].to(dtype).contiguous()
     elif grad_spikes is not None:
-        grad_spikes = _like(grad_spikes, one, T, v.dtype)
+        grad_spikes = _like(grad_spikes, one, T, dtype)
     if grad_membrane is not None:
-        grad_membrane = _like(grad_membrane, one, T, v.dtype)
-    grad_current = _empty(one, 1 if constant else T)
+        grad_membrane = _like(grad_membrane, one, T, dtype)
+    grad_current = _empty(one, 1 if steps else T)
+    v, current = (potentials, None) if simulated else (None, potentials)
+    again = affine if affine is not None and not simulated else None
     if one.numel():
-        getattr(_library(), f"backward_{_SUFFIX[v.dtype]}")(
-            *(v.data_ptr(), _pointer(grad_spikes), int(channelwise), _pointer(grad_membrane)),
+        getattr(_library(), f"backward_{_SUFFIX[dtype]}")(
+            *(_pointer(v), _pointer(current), potentials.stride(0) if len(potentials) > 1 else 0),
+            *(_pointer(again.scale if again else None), _pointer(again.shift if again else None)),
+            *(_pointer(grad_spikes), int(channelwise), _pointer(grad_membrane)),
             *(T, N, one.numel() // N, _channels(one)),
             *(_pointer(affine.back if affine else None), _pointer(affine.weight if affine else None)),
             *(params.decay, params.v_threshold, params.v_reset, int(params.detach_reset), *constants),
-            *(int(constant), grad_current.data_ptr(), _threads(v.numel())),
+            *(int(steps > 0), grad_current.data_ptr(), _threads(T * one.numel())),
         )
     return grad_current
 

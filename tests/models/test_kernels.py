@@ -87,10 +87,16 @@ def test_forward_and_backward_are_the_same_bits(
     expected = bptt(v, params, lambda _, x: params.surrogate.grad(x), grad, membrane)
     assert same(native.backward(v, params, None, grad, membrane), expected)
     total = functools.reduce(torch.add, expected)
-    assert same(native.backward(v, params, None, grad, membrane, True)[0], total)
+    assert same(native.backward(v, params, None, grad, membrane, steps=T)[0], total)
+    if not noisy:
+        again = native.backward(current, params, None, grad, membrane, simulated=False)
+        assert same(again, expected)
     if layout == "constant":
         once = native.simulate(current[:1], noise, params, None, watched, True, T)
         assert all(same(a, b) for a, b in zip(once, ours, strict=True))
+        if not noisy:
+            again = native.backward(current[:1], params, None, grad, membrane, simulated=False, steps=T)
+            assert same(again[0], total)
 
 
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**63))
