@@ -17,7 +17,7 @@ from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("lif.c")
 _FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fopenmp"),
+    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-fopenmp"),
     # Every operation is rounded as written; what is relaxed are errno and traps, which keep loops from vectorising.
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 )
@@ -46,7 +46,8 @@ def compiled() -> tuple[ctypes.CDLL | None, str]:
 def _built(compiler: str) -> Path:
     """The shared object for this source, compiler and processor; built if it is not there yet."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=True)
-    what = (_SOURCE.read_text(), version.stdout, *_FLAGS, platform.machine(), _processor())
+    threads = _openmp()
+    what = (_SOURCE.read_text(), version.stdout, *_FLAGS, threads, platform.machine(), _processor())
     name = f"lif-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
     for folder in _folders():
         try:
@@ -56,20 +57,33 @@ def _built(compiler: str) -> Path:
                 continue
             target = folder / name
             if not target.exists():
-                _compile(compiler, target)
+                _compile(compiler, target, threads)
             return target
         except OSError:
             continue
     raise OSError("no folder to keep them in can be written")
 
 
-def _compile(compiler: str, target: Path) -> None:
-    # Compiled aside and renamed: another process never loads half a file.
+def _compile(compiler: str, target: Path, threads: str) -> None:
+    # Compiled aside and renamed: another process never loads half a file. A symbol that is missing (clang's OpenMP in
+    # gcc's library) must fail here and not where it is called.
     with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        built = Path(aside) / target.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(built), "-lm"]
-        subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        compiled, built = Path(aside) / "lif.o", Path(aside) / target.name
+        for command in (
+            [compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)],
+            [compiler, "-shared", "-Wl,-z,defs", str(compiled), "-o", str(built), threads or "-fopenmp", "-lm"],
+        ):
+            subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
         built.replace(target)
+
+
+def _openmp() -> str:
+    """The OpenMP library that torch has loaded: with one of their own the kernels' threads would fight torch's."""
+    try:
+        loaded = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    except OSError:
+        return ""
+    return next((path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5"))), "")
 
 
 def _folders() -> list[Path]:
