@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.random import Noise
 
 __all__ = [
+    "SIMULATES_AGAIN",
     "Affine",
     "affine",
     "available",
@@ -35,6 +36,9 @@ __all__ = [
     "spread",
     "takes",
 ]
+
+SIMULATES_AGAIN = False
+"""Whether `backward` is faster from the currents than from the potentials; here it would write those down as well."""
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _BLOCK, _NOISY_BLOCK, _GROUP, _WORDS = 1024, 512, 64, 4
@@ -175,12 +179,11 @@ def simulate(
         ValueError: a normalisation in another memory layout, or more noise than the generator counts.
     """
     current = _stacked(current.detach())
-    T, N = steps or current.shape[0], current.shape[1]
+    T = steps or current.shape[0]
     one, dtype = current[0], current.dtype
     last = channel_last(one)
     if affine is not None and not last:
         raise ValueError("a fused normalisation needs the channel innermost in memory")
-    size = one.numel()
     spikes, v = _empty(one, T, dtype), _empty(one, T, dtype) if keep else None
     before = _empty(one, T, dtype) if with_membrane else None
     given, generated = None, None
@@ -190,10 +193,28 @@ def simulate(
         generated = noise
     elif noise is not None:
         given = _like(noise.tensor(T, one.shape[1:]), one, T, torch.float32)
+    _run(current, T, given, generated, params, affine, spikes, v, before)
+    return spikes, v, before
+
+
+def _run(
+    current: Tensor,
+    T: int,
+    given: Tensor | None,
+    generated: "Noise | None",
+    params: "LIFParams",
+    affine: Affine | None,
+    spikes: Tensor | None,
+    v: Tensor | None,
+    before: Tensor | None,
+) -> None:
+    """Launch the forward kernel, which fills what is wanted of the last three."""
+    one = current[0]
+    N, size = len(one), one.numel()
     if not size:
-        return spikes, v, before
+        return
     length, channels = size // N, _channels(one)
-    key, layer, sigma, samples, draws = 0, 0, 0.0, spikes, spikes
+    key, layer, sigma, samples, draws = 0, 0, 0.0, current, current
     if generated is not None:
         _counter(T, length)
         key, layer, sigma = generated.key, generated.stream, generated.sigma
@@ -206,19 +227,19 @@ def simulate(
         block,
         one.device,
         *(current, current.stride(0) if current.shape[0] > 1 else 0, size, length, channels),
-        *((affine.scale, affine.shift) if affine is not None else (spikes, spikes)),
+        *((affine.scale, affine.shift) if affine is not None else (current, current)),
         *(float(params.decay), float(params.v_threshold), float(params.v_reset)),
-        *(given if given is not None else spikes, _word(key), _word(key >> 32), _word(layer)),
+        *(given if given is not None else current, _word(key), _word(key >> 32), _word(layer)),
         *(samples, draws, float(sigma)),
-        *(spikes, v if v is not None else spikes, before if before is not None else spikes),
+        *(tensor if tensor is not None else current for tensor in (spikes, v, before)),
         AFFINE=affine is not None,
         GIVEN=given is not None,
         GENERATED=generated is not None,
+        FIRE=spikes is not None,
         KEEP=v is not None,
         BEFORE=before is not None,
         T=T,
     )
-    return spikes, v, before
 
 
 def _indices(values: Tensor, device: torch.device) -> Tensor:
@@ -246,23 +267,34 @@ def differentiates(surrogate: Surrogate) -> bool:
 
 
 def backward(
-    v: Tensor,
+    potentials: Tensor,
     params: "LIFParams",
     affine: Affine | None,
     grad_spikes: Tensor | None,
     grad_membrane: Tensor | None,
-    constant: bool = False,
+    *,
+    simulated: bool = True,
+    steps: int = 0,
 ) -> Tensor:
     """Gradient in the input currents, [T, N, *].
 
     Args:
-        v: membrane potential after noise [T, N, *], as `simulate` gave it.
+        potentials: membrane potential after noise [T, N, *]; or, not `simulated`, the currents of a layer without
+            noise, from which it is simulated once more.
         params: the layer's constants, with a surrogate that `differentiates` knows.
         affine: what normalised the currents.
         grad_spikes, grad_membrane: gradients in the spikes, and in the membrane potential before noise, or None.
-        constant: the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
+        simulated: what `potentials` are.
+        steps: T, where the currents were the same in every step; their gradient is then the sum over time, [1, N, *].
+            0 where they were not.
     """
-    T, one, dtype = v.shape[0], v[0], v.dtype
+    potentials = potentials if simulated else _stacked(potentials.detach())
+    T, one, dtype = steps or potentials.shape[0], potentials[0], potentials.dtype
+    v = potentials
+    if not simulated:
+        # Here bf16 does not round it.
+        v = _empty(one, T, torch.float32)
+        _run(potentials, T, None, None, params, affine, None, v, None)
     constants = _constants(params.surrogate)
     assert constants is not None
     kind, p, q = constants
@@ -273,7 +305,7 @@ def backward(
         grad_spikes = _like(grad_spikes, one, T, dtype)
     if grad_membrane is not None:
         grad_membrane = _like(grad_membrane, one, T, dtype)
-    grad_current = _empty(one, 1 if constant else T, dtype)
+    grad_current = _empty(one, 1 if steps else T, dtype)
     size = one.numel()
     if not size:
         return grad_current
@@ -282,7 +314,7 @@ def backward(
     programs = len(one) * -(-length // block)
     factors = (affine.back, affine.weight) if affine is not None else (v, v)
     # Summed over time first step first, while the recursion comes from the last: in single precision in between.
-    each = _empty(one, T, torch.float32) if constant else grad_current
+    each = _empty(one, T, torch.float32) if steps else grad_current
     _launch(
         _kernels().backward,
         programs,
@@ -296,10 +328,10 @@ def backward(
         SPIKES=grad_spikes is not None,
         CHANNELWISE=channelwise,
         MEMBRANE=grad_membrane is not None,
-        AFFINE=affine is not None and not constant,
+        AFFINE=affine is not None and not steps,
         T=T,
     )
-    if constant:
+    if steps:
         arguments = (each, size, length, channels, *factors, grad_current)
         _launch(_kernels().total, programs, block, one.device, *arguments, AFFINE=affine is not None, T=T)
     return grad_current

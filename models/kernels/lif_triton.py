@@ -90,6 +90,7 @@ def _step(
     AFFINE: tl.constexpr,
     GIVEN: tl.constexpr,
     GENERATED: tl.constexpr,
+    FIRE: tl.constexpr,
     KEEP: tl.constexpr,
     BEFORE: tl.constexpr,
 ):
@@ -106,7 +107,8 @@ def _step(
     if GIVEN:
         w = w + tl.load(noise + at, mask=mask, other=0.0)
     fires = w >= threshold
-    tl.store(spikes + at, tl.where(fires, 1.0, 0.0).to(spikes.dtype.element_ty), mask=mask)
+    if FIRE:
+        tl.store(spikes + at, tl.where(fires, 1.0, 0.0).to(spikes.dtype.element_ty), mask=mask)
     if KEEP:
         tl.store(v + at, w.to(v.dtype.element_ty), mask=mask)
     return tl.where(fires, reset, w)
@@ -137,6 +139,7 @@ def forward(
     AFFINE: tl.constexpr,
     GIVEN: tl.constexpr,
     GENERATED: tl.constexpr,
+    FIRE: tl.constexpr,
     KEEP: tl.constexpr,
     BEFORE: tl.constexpr,
     T: tl.constexpr,
@@ -175,19 +178,19 @@ def forward(
             z0, z1, z2, z3 = 0.0, 0.0, 0.0, 0.0
         u0 = _step(
             *(x, s, p, q, r, at0, m0, later, u0, a0, b0, z0, sigma, decay, threshold, reset),
-            *(AFFINE, GIVEN, GENERATED, KEEP, BEFORE),
+            *(AFFINE, GIVEN, GENERATED, FIRE, KEEP, BEFORE),
         )
         u1 = _step(
             *(x, s, p, q, r, at1, m1, later, u1, a1, b1, z1, sigma, decay, threshold, reset),
-            *(AFFINE, GIVEN, GENERATED, KEEP, BEFORE),
+            *(AFFINE, GIVEN, GENERATED, FIRE, KEEP, BEFORE),
         )
         u2 = _step(
             *(x, s, p, q, r, at2, m2, later, u2, a2, b2, z2, sigma, decay, threshold, reset),
-            *(AFFINE, GIVEN, GENERATED, KEEP, BEFORE),
+            *(AFFINE, GIVEN, GENERATED, FIRE, KEEP, BEFORE),
         )
         u3 = _step(
             *(x, s, p, q, r, at3, m3, later, u3, a3, b3, z3, sigma, decay, threshold, reset),
-            *(AFFINE, GIVEN, GENERATED, KEEP, BEFORE),
+            *(AFFINE, GIVEN, GENERATED, FIRE, KEEP, BEFORE),
         )
         inside += step
         outside += size

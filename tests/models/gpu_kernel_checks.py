@@ -218,8 +218,11 @@ def test_forward_and_backward_with_a_normalisation_inside(layout: str, noisy: bo
     grad = arranged(random(*v.shape, seed=3), "last", T)
     inside = bptt(v, PLAIN, lambda _, x: PLAIN.surrogate.grad(x), grad)
     (outside,) = torch.autograd.grad(normalised, steps, inside)
+    outside = outside.unflatten(0, (T, shape[0]))
     assert got[1] is not None
-    same(gpu.backward(got[1], PLAIN, affine, moved(grad), None), outside.unflatten(0, (T, shape[0])))
+    same(gpu.backward(got[1], PLAIN, affine, moved(grad), None), outside)
+    if noise is None:
+        same(gpu.backward(moved(current), PLAIN, affine, moved(grad), None, simulated=False), outside)
 
 
 SURROGATES: list[Surrogate] = [Triangular(0.7), Rectangular(1.3), ArcTan(2.0), Sigmoid(4.0), Gaussian(1.4)]
@@ -268,7 +271,10 @@ def test_currents_that_are_the_same_in_every_step(noisy: bool, normed: bool) -> 
         total = total + step
     if affine is not None:
         total = total * affine.back.cpu().view(-1, 1, 1) * affine.weight.cpu().view(-1, 1, 1)
-    same(gpu.backward(v, PLAIN, affine, moved(grad), None, True), total.unsqueeze(0))
+    same(gpu.backward(v, PLAIN, affine, moved(grad), None, steps=T), total.unsqueeze(0))
+    if not noisy:
+        again = gpu.backward(moved(current), PLAIN, affine, moved(grad), None, simulated=False, steps=T)
+        same(again, total.unsqueeze(0))
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 15, 14), (2, 300, 2, 3), (1, 1, 1, 1)])

@@ -114,10 +114,10 @@ def test_backward(compiled: list[Any], surrogate: str, normed: bool) -> None:
 
 def test_backward_of_a_constant_current(compiled: list[Any]) -> None:
     one_a_channel = torch.zeros(T, *SHAPE[:2], 1, 1).expand(T, *SHAPE)
-    gpu.backward(current(), params(), affine(), one_a_channel, None, True)
-    assert len(compiled) == 2
-    for kernel in compiled:
-        exact(operations([kernel]), fused=False)
+    gpu.backward(current(), params(), affine(), one_a_channel, None, simulated=False, steps=T)
+    assert len(compiled) == 3
+    for kernel, fused in zip(compiled, (True, False, False), strict=True):
+        exact(operations([kernel]), fused=fused)
 
 
 def test_the_small_ones(compiled: list[Any]) -> None:
@@ -152,7 +152,7 @@ def test_numbers_that_are_one(compiled: list[Any]) -> None:
     norm = gpu.affine(single, single, single, single, 0.0)
     for noise in (None, Noise(0.5, 1, 1, rows, rows)):
         gpu.simulate(x, noise, params(), norm, True, True)
-    gpu.backward(x, params(), norm, x, x, True)
+    gpu.backward(x, params(), norm, x, x, steps=1)
     gpu.fill_normal(x, 1, 1, rows, rows)
     gpu.combine(x, x, 1.0, 1.0)
     gpu.spread(x, 1.0, 1.0)
@@ -164,7 +164,7 @@ def test_batches_of_more_than_two_billion_neurons(compiled: list[Any], size: int
     """Such sizes come as 64-bit numbers."""
     x, rows, kernels = torch.zeros(8), torch.arange(1), gpu._kernels()
     layer, key = (0.5, 1.0, 0.0), (3, 4, 5)
-    what = {"AFFINE": True, "GIVEN": False, "KEEP": True, "BEFORE": True, "T": 3, "BLOCK": 512}
+    what = {"AFFINE": True, "GIVEN": False, "FIRE": True, "KEEP": True, "BEFORE": True, "T": 3, "BLOCK": 512}
     for generated in (False, True):
         kernels.forward[(1,)](
             *(x, size, size, 1 << 20, 8, x, x, *layer, x, *key, rows, rows, 0.5, x, x, x), GENERATED=generated, **what

@@ -120,16 +120,19 @@ def test_every_layer_of_a_network_is_the_processor_s(neuron: NeuronSpec, monkeyp
         return got
 
     def backward(
-        v: Tensor,
+        potentials: Tensor,
         params: LIFParams,
         affine: gpu.Affine | None,
         spikes: Tensor | None,
         membrane: Tensor | None,
-        constant: bool = False,
+        *,
+        simulated: bool = True,
+        steps: int = 0,
     ) -> Tensor:
-        got = back(v, params, affine, spikes, membrane, constant)
+        how = {"simulated": simulated, "steps": steps}
+        got = back(potentials, params, affine, spikes, membrane, **how)
         grads = [here(grad) if grad is not None else None for grad in (spikes, membrane)]
-        assert torch.equal(got.cpu(), native.backward(v.cpu(), params, on_the_cpu(affine), *grads, constant))
+        assert torch.equal(got.cpu(), native.backward(here(potentials), params, on_the_cpu(affine), *grads, **how))
         seen.append(0.0)
         return got
 
