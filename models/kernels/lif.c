@@ -309,3 +309,46 @@ static inline __attribute__((always_inline)) float slope(int kind, float x, floa
 
 BACKWARD(backward_f32, float, load_f32, store_f32)
 BACKWARD(backward_b16, bf16, load_b16, store_b16)
+
+/* ---- the membrane constraint: sum of max(0, delta - |v - threshold|), and its gradient, see defenses/mc.py ---- */
+
+enum { PART = 1 << 16 };
+
+#define CLOSENESS(NAME, TYPE, LOAD, STORE)                                                                             \
+    double closeness_##NAME(const TYPE *v, int64_t size, float threshold, float delta, int threads) {                  \
+        int64_t parts = (size + PART - 1) / PART;                                                                      \
+        /* Added part by part in one order: the same sum whatever the number of threads. */                            \
+        double total = 0, *sums = calloc((size_t)parts + 1, sizeof(double));                                           \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)") for (int64_t part = 0;      \
+                                                                                                part < parts;          \
+                                                                                                part++) {              \
+            int64_t from = part * PART, to = from + PART < size ? from + PART : size;                                  \
+            double lanes[LANES] = {0};                                                                                 \
+            int64_t i = from;                                                                                          \
+            for (; i + LANES <= to; i += LANES)                                                                        \
+                for (int j = 0; j < LANES; j++) {                                                                      \
+                    float hinge = delta - fabsf(LOAD(v + i + j) - threshold);                                          \
+                    lanes[j] += hinge < 0 ? 0.0f : hinge;                                                              \
+                }                                                                                                      \
+            for (; i < to; i++) {                                                                                      \
+                float hinge = delta - fabsf(LOAD(v + i) - threshold);                                                  \
+                lanes[0] += hinge < 0 ? 0.0f : hinge;                                                                  \
+            }                                                                                                          \
+            for (int j = 0; j < LANES; j++) sums[part] += lanes[j];                                                    \
+        }                                                                                                              \
+        for (int64_t part = 0; part < parts; part++) total += sums[part];                                              \
+        free(sums);                                                                                                    \
+        return total;                                                                                                  \
+    }                                                                                                                  \
+    void closeness_grad_##NAME(const TYPE *v, int64_t size, float threshold, float delta, float grad, TYPE *out,       \
+                               int threads) {                                                                          \
+        _Pragma("omp parallel for simd schedule(static) num_threads(threads) if (parallel: threads > 1)") for (        \
+            int64_t i = 0; i < size; i++) {                                                                            \
+            float x = LOAD(v + i) - threshold, size_of_x = fabsf(x);                                                   \
+            float towards = x > 0 ? -grad : x < 0 ? grad : 0.0f;                                                       \
+            STORE(out + i, delta - size_of_x > 0 ? towards : 0.0f);                                                    \
+        }                                                                                                              \
+    }
+
+CLOSENESS(f32, float, load_f32, store_f32)
+CLOSENESS(b16, bf16, load_b16, store_b16)

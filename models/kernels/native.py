@@ -57,6 +57,11 @@ def _library() -> Any:
         combine.argtypes = [c_void_p, c_void_p, c_float, c_float, c_int64, c_void_p, c_int]
         spread.argtypes = [c_void_p, c_float, c_float, c_int64, c_void_p, c_void_p, c_int]
         combine.restype = spread.restype = None
+    for suffix in _SUFFIX.values():
+        closeness, gradient = getattr(library, f"closeness_{suffix}"), getattr(library, f"closeness_grad_{suffix}")
+        closeness.argtypes = [c_void_p, c_int64, c_float, c_float, c_int]
+        gradient.argtypes = [c_void_p, c_int64, c_float, c_float, c_float, c_void_p, c_int]
+        closeness.restype, gradient.restype = c_double, None
     library.affine.argtypes = [*[c_void_p] * 4, c_double, c_int64, *[c_void_p] * 3]
     library.affine.restype = None
     library.fill_normal.argtypes = [
@@ -299,3 +304,17 @@ def spread(grad: Tensor, a: float, b: float) -> tuple[Tensor, Tensor]:
         grad.data_ptr(), a, b, size, first.data_ptr(), second.data_ptr(), _threads(size)
     )
     return first, second
+
+
+def closeness(v: Tensor, v_threshold: float, delta: float) -> float:
+    """Mean of max(0, delta - |v - v_threshold|) over a dense tensor."""
+    run = getattr(_library(), f"closeness_{_SUFFIX[v.dtype]}")
+    return float(run(v.data_ptr(), v.numel(), v_threshold, delta, _threads(v.numel()))) / max(v.numel(), 1)
+
+
+def closeness_grad(v: Tensor, v_threshold: float, delta: float, grad: float) -> Tensor:
+    """Its gradient, `grad` towards the outside for each potential inside the band."""
+    out = torch.empty_like(v)
+    run = getattr(_library(), f"closeness_grad_{_SUFFIX[v.dtype]}")
+    run(v.data_ptr(), v.numel(), v_threshold, delta, grad, out.data_ptr(), _threads(v.numel()))
+    return out

@@ -11,6 +11,7 @@ from support import images, labels, spiking_net
 from defenses import Step
 from defenses.mc import MembraneConstraint, cosine_rise, mc, threshold_closeness
 from models import record_membrane
+from models.kernels import native
 from models.neurons import spiking_layers
 
 
@@ -31,6 +32,20 @@ def test_closeness_is_delta_at_the_threshold_and_falls_to_zero(delta: float, v_t
     assert at_distance(-2 * delta) == 0
     values = [at_distance(d * delta / 10) for d in range(11)]
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.skipif(not native.available(), reason="no kernels here")
+@given(st.floats(0.05, 2), st.floats(0.2, 2), st.sampled_from([1, 5, 1000, 70_001]), st.integers(0, 1000))
+def test_one_pass_over_memory_gives_the_bits_of_the_gradient(delta: float, v_th: float, count: int, seed: int) -> None:
+    v = torch.randn(4, 1, count, generator=torch.Generator().manual_seed(seed))
+    # On the edges of the band and on the threshold itself, too.
+    v[0, 0, 0], v[1, 0, 0], v[2, 0, 0] = v_th, v_th + delta, v_th - delta
+    a, b = v.clone().requires_grad_(), v.clone().requires_grad_()
+    fast = threshold_closeness(a, v_th, delta)
+    with native.switched_off():
+        slow = threshold_closeness(b, v_th, delta)
+    assert float(fast.detach()) == pytest.approx(float(slow.detach()), rel=1e-5, abs=1e-9)
+    assert torch.equal(*(torch.autograd.grad(0.3 * value, leaf)[0] for value, leaf in ((fast, a), (slow, b))))
 
 
 def test_its_gradient_pushes_potentials_away_from_the_threshold() -> None:
