@@ -6,11 +6,12 @@
  */
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 512, GROUP = 64, LANES = 16, STEP_BITS = 24 };
+enum { BLOCK = 1024, GROUP = 64, LANES = 16, STEP_BITS = 24 };
 enum { TRIANGULAR, RECTANGULAR, ARCTAN };
 
 typedef uint16_t bf16;
@@ -161,18 +162,150 @@ static void tile(float *to, const float *from, int64_t C, int64_t start, int cou
     }
 }
 
-#define FORWARD(NAME, TYPE, LOAD, STORE)                                                                               \
-    void NAME(const TYPE *current, int64_t step, int T, int64_t N, int64_t L, int64_t C, const float *scale,           \
-              const float *shift, float decay, float threshold, float reset, const float *noise, int generate,         \
-              uint64_t key, uint32_t stream, const int64_t *samples, const int64_t *draws, float sigma, TYPE *spikes,  \
-              TYPE *v, TYPE *before, int threads) {                                                                    \
+/* Asks for the memory of the next block while this one is computed: a layer walks along one stream for each time step
+ * and tensor, in turns too short for the processor to foresee. */
+static inline void foresee(const void *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)from + i, 0, 2);
+}
+
+/* The bodies below are inlined, with constant flags, into small functions of one loop each: compilers turn these into
+ * vector instructions, and not the same loops inside the parallel regions. */
+#define BODY static inline __attribute__((always_inline))
+#define LOOP static __attribute__((noinline))
+
+#define LAYER(NAME, TYPE, LOAD, STORE)                                                                                 \
+    BODY void step_##NAME(const TYPE *in, const float *a, const float *b, const float *z, float decay, float threshold,\
+                          float reset, float *u, TYPE *spikes, TYPE *v, TYPE *before, int count, int first, int scaled,\
+                          int noisy) {                                                                                 \
+        _Pragma("omp simd") for (int i = 0; i < count; i++) {                                                          \
+            float x = LOAD(in + i);                                                                                    \
+            if (scaled) x = fmaf(x, a[i], b[i]);                                                                       \
+            if (!first) x = fmaf(u[i], decay, x);                                                                      \
+            if (before) STORE(before + i, x);                                                                          \
+            if (noisy) x = x + z[i];                                                                                   \
+            STORE(spikes + i, x >= threshold ? 1.0f : 0.0f);                                                           \
+            if (v) STORE(v + i, x);                                                                                    \
+            u[i] = x >= threshold ? reset : x;                                                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+    LOOP void step_plain_##NAME(const TYPE *in, float decay, float threshold, float reset, float *u, TYPE *spikes,     \
+                                int count) {                                                                           \
+        step_##NAME(in, 0, 0, 0, decay, threshold, reset, u, spikes, 0, 0, count, 0, 0, 0);                            \
+    }                                                                                                                  \
+    LOOP void step_scaled_##NAME(const TYPE *in, const float *a, const float *b, float decay, float threshold,         \
+                                 float reset, float *u, TYPE *spikes, int count) {                                     \
+        step_##NAME(in, a, b, 0, decay, threshold, reset, u, spikes, 0, 0, count, 0, 1, 0);                            \
+    }                                                                                                                  \
+    LOOP void step_noisy_##NAME(const TYPE *in, const float *a, const float *b, const float *z, float decay,           \
+                                float threshold, float reset, float *u, TYPE *spikes, TYPE *v, int count) {            \
+        step_##NAME(in, a, b, z, decay, threshold, reset, u, spikes, v, 0, count, 0, 1, 1);                            \
+    }                                                                                                                  \
+    LOOP void step_any_##NAME(const TYPE *in, const float *a, const float *b, const float *z, float decay,             \
+                              float threshold, float reset, float *u, TYPE *spikes, TYPE *v, TYPE *before, int count,  \
+                              int first) {                                                                             \
+        step_##NAME(in, a, b, z, decay, threshold, reset, u, spikes, v, before, count, first, a != 0, z != 0);         \
+    }                                                                                                                  \
+    BODY void again_##NAME(const TYPE *in, const float *a, const float *b, float decay, float threshold, float reset,  \
+                           float *u, float *m, int count, int first, int scaled) {                                     \
+        _Pragma("omp simd") for (int i = 0; i < count; i++) {                                                          \
+            float x = LOAD(in + i);                                                                                    \
+            if (scaled) x = fmaf(x, a[i], b[i]);                                                                       \
+            if (!first) x = fmaf(u[i], decay, x);                                                                      \
+            m[i] = x;                                                                                                  \
+            u[i] = x >= threshold ? reset : x;                                                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+    LOOP void again_first_##NAME(const TYPE *in, float threshold, float reset, float *u, float *m, int count) {        \
+        again_##NAME(in, 0, 0, 0, threshold, reset, u, m, count, 1, 0);                                                \
+    }                                                                                                                  \
+    LOOP void again_first_scaled_##NAME(const TYPE *in, const float *a, const float *b, float threshold, float reset,  \
+                                        float *u, float *m, int count) {                                               \
+        again_##NAME(in, a, b, 0, threshold, reset, u, m, count, 1, 1);                                                \
+    }                                                                                                                  \
+    LOOP void again_next_##NAME(const TYPE *in, float decay, float threshold, float reset, float *u, float *m,         \
+                                int count) {                                                                           \
+        again_##NAME(in, 0, 0, decay, threshold, reset, u, m, count, 0, 0);                                            \
+    }                                                                                                                  \
+    LOOP void again_next_scaled_##NAME(const TYPE *in, const float *a, const float *b, float decay, float threshold,   \
+                                       float reset, float *u, float *m, int count) {                                   \
+        again_##NAME(in, a, b, decay, threshold, reset, u, m, count, 0, 1);                                            \
+    }                                                                                                                  \
+    BODY void back_##NAME(const float *m, const TYPE *g, const float *row, const TYPE *more, float *u, const float *a, \
+                          const float *b, float decay, float threshold, float reset, float p, float q, float *total,   \
+                          TYPE *out, int count, int kind, int last, int detach) {                                      \
+        _Pragma("omp simd") for (int i = 0; i < count; i++) {                                                          \
+            float x = m[i] - threshold, grad = g ? LOAD(g + i) : row[i];                                               \
+            float through = !last && !detach ? u[i] * (reset - m[i]) + grad : grad;                                    \
+            float w = slope(kind, x, p, q) * through;                                                                  \
+            if (!last) w = w + (x < 0 ? u[i] : 0.0f);                                                                  \
+            if (more) w = w + LOAD(more + i);                                                                          \
+            u[i] = w * decay;                                                                                          \
+            if (total)                                                                                                 \
+                total[i] = w;                                                                                          \
+            else                                                                                                       \
+                STORE(out + i, a ? w * a[i] * b[i] : w);                                                               \
+        }                                                                                                              \
+    }                                                                                                                  \
+    LOOP void back_last_##NAME(const float *m, const TYPE *g, float *u, float decay, float threshold, float p, float q,\
+                               TYPE *out, int count) {                                                                 \
+        back_##NAME(m, g, 0, 0, u, 0, 0, decay, threshold, 0, p, q, 0, out, count, TRIANGULAR, 1, 0);                  \
+    }                                                                                                                  \
+    LOOP void back_last_scaled_##NAME(const float *m, const TYPE *g, float *u, const float *a, const float *b,         \
+                                      float decay, float threshold, float p, float q, TYPE *out, int count) {          \
+        if (a) back_##NAME(m, g, 0, 0, u, a, b, decay, threshold, 0, p, q, 0, out, count, TRIANGULAR, 1, 0);           \
+    }                                                                                                                  \
+    LOOP void back_plain_##NAME(const float *m, const TYPE *g, float *u, float decay, float threshold, float reset,    \
+                                float p, float q, TYPE *out, int count) {                                              \
+        back_##NAME(m, g, 0, 0, u, 0, 0, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 0, 0);              \
+    }                                                                                                                  \
+    LOOP void back_scaled_##NAME(const float *m, const TYPE *g, float *u, const float *a, const float *b, float decay, \
+                                 float threshold, float reset, float p, float q, TYPE *out, int count) {               \
+        if (a) back_##NAME(m, g, 0, 0, u, a, b, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 0, 0);       \
+    }                                                                                                                  \
+    LOOP void back_row_##NAME(const float *m, const float *row, float *u, const float *a, const float *b, float decay, \
+                              float threshold, float reset, float p, float q, TYPE *out, int count, int last) {        \
+        if (last && a)                                                                                                 \
+            back_##NAME(m, 0, row, 0, u, a, b, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 1, 0);        \
+        else if (a)                                                                                                    \
+            back_##NAME(m, 0, row, 0, u, a, b, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 0, 0);        \
+        else if (last)                                                                                                 \
+            back_##NAME(m, 0, row, 0, u, 0, 0, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 1, 0);        \
+        else                                                                                                           \
+            back_##NAME(m, 0, row, 0, u, 0, 0, decay, threshold, reset, p, q, 0, out, count, TRIANGULAR, 0, 0);        \
+    }                                                                                                                  \
+    LOOP void back_total_##NAME(const float *m, const TYPE *g, float *u, float decay, float threshold, float reset,    \
+                                float p, float q, float *total, int count, int last) {                                 \
+        if (!g || !total) return;                                                                                      \
+        if (last)                                                                                                      \
+            back_##NAME(m, g, 0, 0, u, 0, 0, decay, threshold, reset, p, q, total, 0, count, TRIANGULAR, 1, 0);        \
+        else                                                                                                           \
+            back_##NAME(m, g, 0, 0, u, 0, 0, decay, threshold, reset, p, q, total, 0, count, TRIANGULAR, 0, 0);        \
+    }                                                                                                                  \
+    LOOP void back_any_##NAME(const float *m, const TYPE *g, const float *row, const TYPE *more, float *u,             \
+                              const float *a, const float *b, float decay, float threshold, float reset, float p,      \
+                              float q, float *total, TYPE *out, int count, int kind, int last, int detach) {           \
+        if (kind == TRIANGULAR)                                                                                        \
+            back_##NAME(m, g, row, more, u, a, b, decay, threshold, reset, p, q, total, out, count, TRIANGULAR, last,  \
+                        detach);                                                                                       \
+        else if (kind == RECTANGULAR)                                                                                  \
+            back_##NAME(m, g, row, more, u, a, b, decay, threshold, reset, p, q, total, out, count, RECTANGULAR, last, \
+                        detach);                                                                                       \
+        else                                                                                                           \
+            back_##NAME(m, g, row, more, u, a, b, decay, threshold, reset, p, q, total, out, count, ARCTAN, last,      \
+                        detach);                                                                                       \
+    }                                                                                                                  \
+                                                                                                                       \
+    void forward_##NAME(const TYPE *current, int64_t step, int T, int64_t N, int64_t L, int64_t C, const float *scale, \
+                        const float *shift, float decay, float threshold, float reset, const float *noise,             \
+                        int generate, uint64_t key, uint32_t stream, const int64_t *samples, const int64_t *draws,     \
+                        float sigma, TYPE *spikes, TYPE *v, TYPE *before, int threads) {                               \
         int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
-        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)") for (int64_t job = 0;       \
-                                                                                                job < N * blocks;      \
-                                                                                                job++) {               \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")                             \
+        for (int64_t job = 0; job < N * blocks; job++) {                                                               \
             int64_t n = job / blocks, from = job % blocks * BLOCK;                                                     \
             int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                    \
-            float a[BLOCK], b[BLOCK], u[BLOCK], w[BLOCK], z[BLOCK];                                                    \
+            float scales[BLOCK], shifts[BLOCK], u[BLOCK], drawn[BLOCK];                                                \
+            float *a = scale ? scales : 0, *b = scale ? shifts : 0;                                                    \
             if (scale) {                                                                                               \
                 tile(a, scale, C, from, count);                                                                        \
                 tile(b, shift, C, from, count);                                                                        \
@@ -180,135 +313,117 @@ static void tile(float *to, const float *from, int64_t C, int64_t start, int cou
             for (int t = 0; t < T; t++) {                                                                              \
                 const TYPE *in = current + t * step + n * L + from;                                                    \
                 int64_t at = t * size + n * L + from;                                                                  \
-                if (scale)                                                                                             \
-                    for (int i = 0; i < count; i++) w[i] = fmaf(LOAD(in + i), a[i], b[i]);                             \
+                TYPE *to = spikes + at, *keep = v ? v + at : 0, *seen = before ? before + at : 0;                      \
+                const float *z = generate ? drawn : noise ? noise + at : 0;                                            \
+                foresee(in + BLOCK, count * (int64_t)sizeof(TYPE));                                                    \
+                foresee(to + BLOCK, count * (int64_t)sizeof(TYPE));                                                    \
+                for (int g = 0; generate && g < count; g += GROUP)                                                     \
+                    normals(drawn + g, ((uint32_t)t << STEP_BITS) + (uint32_t)((from + g) / GROUP * LANES), stream,    \
+                            (uint32_t)samples[n], (uint32_t)draws[n], key);                                            \
+                for (int i = 0; generate && i < count; i++) drawn[i] = drawn[i] * sigma;                               \
+                if (t && !z && !keep && !seen && a)                                                                    \
+                    step_scaled_##NAME(in, a, b, decay, threshold, reset, u, to, count);                               \
+                else if (t && !z && !keep && !seen)                                                                    \
+                    step_plain_##NAME(in, decay, threshold, reset, u, to, count);                                      \
+                else if (t && z && keep && !seen && a)                                                                 \
+                    step_noisy_##NAME(in, a, b, z, decay, threshold, reset, u, to, keep, count);                       \
                 else                                                                                                   \
-                    for (int i = 0; i < count; i++) w[i] = LOAD(in + i);                                               \
-                if (t)                                                                                                 \
-                    for (int i = 0; i < count; i++) w[i] = fmaf(u[i], decay, w[i]);                                    \
-                if (before)                                                                                            \
-                    for (int i = 0; i < count; i++) STORE(before + at + i, w[i]);                                      \
-                if (generate) {                                                                                        \
-                    for (int g = 0; g < count; g += GROUP)                                                             \
-                        normals(z + g, ((uint32_t)t << STEP_BITS) + (uint32_t)((from + g) / GROUP * LANES), stream,    \
-                                (uint32_t)samples[n], (uint32_t)draws[n], key);                                        \
-                    for (int i = 0; i < count; i++) w[i] = w[i] + z[i] * sigma;                                        \
-                } else if (noise)                                                                                      \
-                    for (int i = 0; i < count; i++) w[i] = w[i] + noise[at + i];                                       \
-                for (int i = 0; i < count; i++) {                                                                      \
-                    float s = w[i] >= threshold ? 1.0f : 0.0f;                                                         \
-                    STORE(spikes + at + i, s);                                                                         \
-                    if (v) STORE(v + at + i, w[i]);                                                                    \
-                    u[i] = w[i] >= threshold ? reset : w[i];                                                           \
-                }                                                                                                      \
+                    step_any_##NAME(in, a, b, z, decay, threshold, reset, u, to, keep, seen, count, !t);               \
             }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* The potentials are either given as `v`, or simulated once more from `current`: reading that again is cheaper    \
+     * than writing and reading `v`, unless there is noise to draw. With `channelwise` the gradient in the spikes is   \
+     * one number a channel, [T, N, C]. With `constant` the gradient [1, N, L] is the sum over time, first step        \
+     * first. `room` is 2 T BLOCK numbers for each thread. */                                                          \
+    void backward_##NAME(const TYPE *v, const TYPE *current, int64_t step, const float *scale, const float *shift,     \
+                         const TYPE *grad_spikes, int channelwise, const TYPE *grad_membrane, int T, int64_t N,        \
+                         int64_t L, int64_t C, const float *first, const float *second, float decay, float threshold,  \
+                         float reset, int detach, int kind, float p, float q, int constant, TYPE *grad_current,        \
+                         float *room, int threads) {                                                                   \
+        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")                             \
+        for (int64_t job = 0; job < N * blocks; job++) {                                                               \
+            float *potentials = room + (int64_t)omp_get_thread_num() * 2 * T * BLOCK, *all = potentials + T * BLOCK;   \
+            int64_t n = job / blocks, from = job % blocks * BLOCK;                                                     \
+            int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                    \
+            float a[BLOCK], b[BLOCK], u[BLOCK], row[BLOCK], channels[BLOCK];                                           \
+            if (current && scale) {                                                                                    \
+                tile(a, scale, C, from, count);                                                                        \
+                tile(b, shift, C, from, count);                                                                        \
+            }                                                                                                          \
+            for (int t = 0; t < T; t++) {                                                                              \
+                float *m = potentials + t * BLOCK;                                                                     \
+                const TYPE *in = current ? current + t * step + n * L + from : v + t * size + n * L + from;            \
+                foresee(in + BLOCK, count * (int64_t)sizeof(TYPE));                                                    \
+                if (!current)                                                                                          \
+                    for (int i = 0; i < count; i++) m[i] = LOAD(in + i);                                               \
+                else if (t && scale)                                                                                   \
+                    again_next_scaled_##NAME(in, a, b, decay, threshold, reset, u, m, count);                          \
+                else if (t)                                                                                            \
+                    again_next_##NAME(in, decay, threshold, reset, u, m, count);                                       \
+                else if (scale)                                                                                        \
+                    again_first_scaled_##NAME(in, a, b, threshold, reset, u, m, count);                                \
+                else                                                                                                   \
+                    again_first_##NAME(in, threshold, reset, u, m, count);                                             \
+            }                                                                                                          \
+            if (first) {                                                                                               \
+                tile(a, first, C, from, count);                                                                        \
+                tile(b, second, C, from, count);                                                                       \
+            }                                                                                                          \
+            if (!grad_spikes) memset(row, 0, sizeof row);                                                              \
+            for (int t = T - 1; t >= 0; t--) {                                                                         \
+                int64_t at = t * size + n * L + from;                                                                  \
+                float *m = potentials + t * BLOCK, *total = constant ? all + t * BLOCK : 0;                            \
+                const TYPE *g = grad_spikes && !channelwise ? grad_spikes + at : 0;                                    \
+                const TYPE *more = grad_membrane ? grad_membrane + at : 0;                                             \
+                TYPE *out = grad_current + at;                                                                         \
+                if (g) foresee(g + BLOCK, count * (int64_t)sizeof(TYPE));                                              \
+                if (!constant) foresee(out + BLOCK, count * (int64_t)sizeof(TYPE));                                    \
+                if (grad_spikes && channelwise && C <= BLOCK) {                                                        \
+                    for (int i = 0; i < C; i++) channels[i] = LOAD(grad_spikes + (t * N + n) * C + i);                 \
+                    tile(row, channels, C, from, count);                                                               \
+                } else if (grad_spikes && channelwise)                                                                 \
+                    for (int i = 0; i < count; i++) row[i] = LOAD(grad_spikes + (t * N + n) * C + (from + i) % C);     \
+                int last = t == T - 1, usual = !more && !detach && kind == TRIANGULAR, plain = usual && g && !total;   \
+                if (plain && last && first)                                                                            \
+                    back_last_scaled_##NAME(m, g, u, a, b, decay, threshold, p, q, out, count);                        \
+                else if (plain && last)                                                                                \
+                    back_last_##NAME(m, g, u, decay, threshold, p, q, out, count);                                     \
+                else if (plain && first)                                                                               \
+                    back_scaled_##NAME(m, g, u, a, b, decay, threshold, reset, p, q, out, count);                      \
+                else if (plain)                                                                                        \
+                    back_plain_##NAME(m, g, u, decay, threshold, reset, p, q, out, count);                             \
+                else if (usual && g)                                                                                   \
+                    back_total_##NAME(m, g, u, decay, threshold, reset, p, q, total, count, last);                     \
+                else if (usual && !total)                                                                              \
+                    back_row_##NAME(m, row, u, first ? a : 0, b, decay, threshold, reset, p, q, out, count, last);     \
+                else                                                                                                   \
+                    back_any_##NAME(m, g, row, more, u, first ? a : 0, b, decay, threshold, reset, p, q, total, out,   \
+                                    count, kind, last, detach);                                                        \
+            }                                                                                                          \
+            if (!constant) continue;                                                                                   \
+            for (int t = 1; t < T; t++)                                                                                \
+                for (int i = 0; i < count; i++) all[i] = all[i] + all[t * BLOCK + i];                                  \
+            for (int i = 0; i < count; i++)                                                                            \
+                STORE(grad_current + n * L + from + i, first ? all[i] * a[i] * b[i] : all[i]);                         \
         }                                                                                                              \
     }
 
-FORWARD(forward_f32, float, load_f32, store_f32)
-FORWARD(forward_b16, bf16, load_b16, store_b16)
-
 static inline __attribute__((always_inline)) float slope(int kind, float x, float p, float q) {
-    float size = x < 0 ? -x : x;
+    /* fabsf and one comparison: with a branch on the sign compilers split the loop by cases. */
     if (kind == TRIANGULAR) {
-        float height = -size + p;
-        return (height < 0 ? 0.0f : height) * q;
+        float height = p - fabsf(x);
+        return (0.0f > height ? 0.0f : height) * q;
     }
-    if (kind == RECTANGULAR) return (size < p ? 1.0f : 0.0f) * q;
+    if (kind == RECTANGULAR) return (fabsf(x) < p ? 1.0f : 0.0f) * q;
     float scaled = x * p;
     return 1.0f / (scaled * scaled + 1.0f) * q;
 }
 
-#define STEP_BACK(KIND)                                                                                                \
-    for (int i = 0; i < count; i++) {                                                                                  \
-        float potential = m[i], x = potential - threshold;                                                             \
-        float decayed = t + 1 < T && x < 0 ? u[i] : 0.0f;                                                              \
-        float through = t + 1 < T && !detach ? u[i] * (reset - potential) + g[i] : g[i];                               \
-        float out = slope(KIND, x, p, q) * through;                                                                    \
-        w[i] = t + 1 < T ? out + decayed : out;                                                                        \
-    }
-
-/* The potentials are either given as `v`, or simulated once more from `current`: reading that again is cheaper than
- * writing and reading `v`, unless there is noise to draw. With `channelwise` the gradient in the spikes is one number a
- * channel, [T, N, C]. With `constant` the gradient [1, N, L] is the sum over time, first step first. */
-#define BACKWARD(NAME, TYPE, LOAD, STORE)                                                                              \
-    void NAME(const TYPE *v, const TYPE *current, int64_t step, const float *scale, const float *shift,                \
-              const TYPE *grad_spikes, int channelwise, const TYPE *grad_membrane, int T, int64_t N, int64_t L,        \
-              int64_t C, const float *first, const float *second, float decay, float threshold, float reset,           \
-              int detach, int kind, float p, float q, int constant, TYPE *grad_current, int threads) {                 \
-        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
-        _Pragma("omp parallel num_threads(threads) if (threads > 1)") {                                                \
-            float *potentials = malloc(sizeof(float) * BLOCK * (size_t)T);                                             \
-            float *all = constant ? malloc(sizeof(float) * BLOCK * (size_t)T) : 0;                                     \
-            _Pragma("omp for schedule(static)") for (int64_t job = 0; job < N * blocks; job++) {                       \
-                int64_t n = job / blocks, from = job % blocks * BLOCK;                                                 \
-                int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                \
-                float a[BLOCK], b[BLOCK], u[BLOCK], own[BLOCK], g[BLOCK], row[BLOCK];                                  \
-                if (current && scale) {                                                                                \
-                    tile(a, scale, C, from, count);                                                                    \
-                    tile(b, shift, C, from, count);                                                                    \
-                }                                                                                                      \
-                for (int t = 0; t < T; t++) {                                                                          \
-                    float *m = potentials + t * BLOCK;                                                                 \
-                    const TYPE *in = current ? current + t * step + n * L + from : v + t * size + n * L + from;        \
-                    if (current && scale)                                                                              \
-                        for (int i = 0; i < count; i++) m[i] = fmaf(LOAD(in + i), a[i], b[i]);                         \
-                    else                                                                                               \
-                        for (int i = 0; i < count; i++) m[i] = LOAD(in + i);                                           \
-                    if (!current) continue;                                                                            \
-                    if (t)                                                                                             \
-                        for (int i = 0; i < count; i++) m[i] = fmaf(u[i], decay, m[i]);                                \
-                    for (int i = 0; i < count; i++) u[i] = m[i] >= threshold ? reset : m[i];                           \
-                }                                                                                                      \
-                memset(u, 0, sizeof u);                                                                                \
-                if (first) {                                                                                           \
-                    tile(a, first, C, from, count);                                                                    \
-                    tile(b, second, C, from, count);                                                                   \
-                }                                                                                                      \
-                for (int t = T - 1; t >= 0; t--) {                                                                     \
-                    int64_t at = t * size + n * L + from;                                                              \
-                    float *w = constant ? all + t * BLOCK : own, *m = potentials + t * BLOCK;                          \
-                    if (!grad_spikes)                                                                                  \
-                        memset(g, 0, sizeof g);                                                                        \
-                    else if (channelwise) {                                                                            \
-                        if (C <= BLOCK) {                                                                              \
-                            for (int i = 0; i < C; i++) row[i] = LOAD(grad_spikes + (t * N + n) * C + i);              \
-                            tile(g, row, C, from, count);                                                              \
-                        } else                                                                                         \
-                            for (int i = 0; i < count; i++)                                                            \
-                                g[i] = LOAD(grad_spikes + (t * N + n) * C + (from + i) % C);                           \
-                    } else                                                                                             \
-                        for (int i = 0; i < count; i++) g[i] = LOAD(grad_spikes + at + i);                             \
-                    if (kind == TRIANGULAR)                                                                            \
-                        STEP_BACK(TRIANGULAR)                                                                          \
-                    else if (kind == RECTANGULAR)                                                                      \
-                        STEP_BACK(RECTANGULAR)                                                                         \
-                    else                                                                                               \
-                        STEP_BACK(ARCTAN)                                                                              \
-                    if (grad_membrane)                                                                                 \
-                        for (int i = 0; i < count; i++) w[i] = w[i] + LOAD(grad_membrane + at + i);                    \
-                    for (int i = 0; i < count; i++) u[i] = w[i] * decay;                                               \
-                    if (constant) continue;                                                                            \
-                    if (first)                                                                                         \
-                        for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i] * a[i] * b[i]);              \
-                    else                                                                                               \
-                        for (int i = 0; i < count; i++) STORE(grad_current + at + i, w[i]);                            \
-                }                                                                                                      \
-                if (!constant) continue;                                                                               \
-                for (int t = 1; t < T; t++)                                                                            \
-                    for (int i = 0; i < count; i++) all[i] = all[i] + all[t * BLOCK + i];                              \
-                for (int i = 0; i < count; i++) {                                                                      \
-                    float total = first ? all[i] * a[i] * b[i] : all[i];                                               \
-                    STORE(grad_current + n * L + from + i, total);                                                     \
-                }                                                                                                      \
-            }                                                                                                          \
-            free(all);                                                                                                 \
-            free(potentials);                                                                                          \
-        }                                                                                                              \
-    }
-
-BACKWARD(backward_f32, float, load_f32, store_f32)
-BACKWARD(backward_b16, bf16, load_b16, store_b16)
+LAYER(f32, float, load_f32, store_f32)
+LAYER(b16, bf16, load_b16, store_b16)
 
 /* ---- the membrane constraint: sum of max(0, delta - |v - threshold|), and its gradient, see defenses/mc.py ---- */
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "b16"}
 _LEAST_PARALLEL = 1 << 14
+_BLOCK = 1024
 
 
 class Affine(NamedTuple):
@@ -49,7 +50,7 @@ def _library() -> Any:
         backward.argtypes = [
             *(c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
             *(c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, *layer),
-            *(c_int, c_int, c_float, c_float, c_int, c_void_p, c_int),
+            *(c_int, c_int, c_float, c_float, c_int, c_void_p, c_void_p, c_int),
         ]
         forward.restype = backward.restype = None
     for suffix in _SUFFIX.values():
@@ -250,6 +251,8 @@ def backward(
     grad_current = _empty(one, 1 if steps else T)
     v, current = (potentials, None) if simulated else (None, potentials)
     again = affine if affine is not None and not simulated else None
+    threads = _threads(T * one.numel())
+    room = torch.empty(threads, 2, T, _BLOCK, dtype=torch.float32)
     if one.numel():
         getattr(_library(), f"backward_{_SUFFIX[dtype]}")(
             *(_pointer(v), _pointer(current), potentials.stride(0) if len(potentials) > 1 else 0),
@@ -258,7 +261,7 @@ def backward(
             *(T, N, one.numel() // N, _channels(one)),
             *(_pointer(affine.back if affine else None), _pointer(affine.weight if affine else None)),
             *(params.decay, params.v_threshold, params.v_reset, int(params.detach_reset), *constants),
-            *(int(steps > 0), grad_current.data_ptr(), _threads(T * one.numel())),
+            *(int(steps > 0), grad_current.data_ptr(), room.data_ptr(), threads),
         )
     return grad_current
 
