@@ -22,9 +22,12 @@ from models.surrogates import format_surrogate, parse_surrogate
 
 STOCHASTIC_DRAWS = 5
 _FLAGS = {
-    ("random_start", "False"): "--no-random-start", ("random_start", "false"): "--no-random-start", ("early_stop", "true"): "--iterate any",
-    ("arithmetic", "bf16"): "--bf16", ("arithmetic", "reference"): "--reference",
-}  # fmt: skip
+    ("random_start", "False"): "--no-random-start",
+    ("random_start", "false"): "--no-random-start",
+    ("early_stop", "true"): "--iterate any",
+    ("arithmetic", "bf16"): "--bf16",
+    ("arithmetic", "reference"): "--reference",
+}
 
 
 @dataclass(frozen=True)

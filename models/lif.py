@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.kernels import native
-from models.kernels.native import Affine
+from models.kernels import Affine, kernels_for
 from models.random import Noise
 from models.surrogates import Surrogate
 
@@ -57,8 +56,13 @@ def _simulate(
     steps: int = 0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *]."""
-    if native.takes(current):
-        return native.simulate(current, noise, params, affine, with_membrane, keep, steps)
+    kernels = kernels_for(current)
+    if kernels is not None:
+        return kernels.simulate(current, noise, params, affine, with_membrane, keep, steps)
+    if affine is not None:
+        # Only where kernels were switched off between the two passes.
+        channels = (-1, *[1] * (current.dim() - 3))
+        current = current * affine.scale.view(channels) + affine.shift.view(channels)
     current = repeated(current, steps)
     return simulate(current, drawn(noise, current), params, with_membrane)
 
@@ -102,9 +106,7 @@ def simulate(
             v[t].add_(noise[t])
         torch.ge(v[t], params.v_threshold, out=spikes[t])
         if t + 1 < steps:
-            u = torch.addcmul(v[t], v[t], spikes[t], value=-1)
-            if params.v_reset:
-                u.add_(spikes[t], alpha=params.v_reset)
+            u = v[t].masked_fill(spikes[t] > 0, params.v_reset)
     return spikes, v, before_noise
 
 
@@ -162,7 +164,8 @@ class _MultiStepLIF(torch.autograd.Function):
         steps: int,
     ) -> tuple[Tensor, Tensor | None]:
         # What the backward pass can simulate again need not be written down; noise would have to be drawn again.
-        again = noise is None and native.takes(current) and native.differentiates(params.surrogate)
+        kernels = kernels_for(current) if noise is None else None
+        again = kernels is not None and kernels.SIMULATES_AGAIN and kernels.differentiates(params.surrogate)
         keep = ctx.needs_input_grad[0] and not again
         spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, keep, steps)
         if ctx.needs_input_grad[0]:
@@ -180,9 +183,10 @@ class _MultiStepLIF(torch.autograd.Function):
         if for_spikes is None and for_membrane is None:
             return None, None, None, None, None, None
         # With grad mode on the gradient is to be differentiated again, which a kernel's result would silently not be.
-        if native.takes(saved) and native.differentiates(params.surrogate) and not torch.is_grad_enabled():
+        kernels = None if torch.is_grad_enabled() else kernels_for(saved)
+        if kernels is not None and kernels.differentiates(params.surrogate):
             how = {"simulated": not ctx.again, "steps": ctx.steps}
-            grad = native.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
+            grad = kernels.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
             return grad, None, None, None, None, None
         v = _simulate(saved, None, params, False, ctx.affine, True, ctx.steps)[1] if ctx.again else saved
         assert v is not None

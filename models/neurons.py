@@ -1,5 +1,6 @@
 """Spiking layers as modules: multi-step in and out, state only inside the call."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.kernels import native
+from models.kernels.compiler import switched_off
 from models.lif import LIFParams, Rule, drawn, lif, lif_differentiated, lif_reference, repeated
 from models.norm import fused
 from models.random import Noise, active_noise_stream
@@ -53,6 +54,7 @@ class LIF(nn.Module):
         self.replacement: Replacement | None = None
         self.layer = 0
         self._recorders: list[Callable[[LIF, Tensor], None]] = []
+        self._observers: list[Observer] = []
 
     def forward(self, current: Tensor, norm: nn.Module | None = None, steps: int = 0) -> Tensor:
         """Map input currents [T, N, *] to spikes [T, N, *].
@@ -62,22 +64,26 @@ class LIF(nn.Module):
             norm: normalises the currents, inside the layer's own pass over memory where that gives the same bits.
             steps: T; 0 if `current` says it.
         """
-        replaced = self.replacement is not None and torch.is_grad_enabled() and current.requires_grad
-        affine = None if norm is None or self.reference or replaced else fused(norm, current)
+        replacement = self.replacement if torch.is_grad_enabled() and current.requires_grad else None
+        watched = bool(self._observers)
+        plain = self.reference or watched or replacement is not None
+        affine = None if norm is None or plain else fused(norm, current)
         if norm is not None and affine is None:
             current = merged(norm, current)
-        if replaced:
-            assert self.replacement is not None
-            return self.replacement(self, repeated(current, steps))
-        with_membrane = bool(self._recorders)
-        if self.reference:
-            current = repeated(current, steps)
+        if plain:
+            current, steps = repeated(current, steps), 0
+        with_membrane, membrane = bool(self._recorders), None
+        if replacement is not None:
+            spikes = replacement(self, current)
+        elif self.reference:
             spikes, membrane = lif_reference(current, self.params, self.noise_source(current), with_membrane)
         else:
             noise = self.noise_source(repeated(current, steps))
             spikes, membrane = lif(current, self.params, noise, with_membrane, affine, steps)
         if membrane is not None:
             self._record(membrane)
+        for see in self._observers:
+            see(self, current, spikes)
         return spikes
 
     def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
@@ -108,6 +114,9 @@ class LIF(nn.Module):
     def extra_repr(self) -> str:
         return f"decay={self.decay}, v_threshold={self.v_threshold}, surrogate={self.surrogate}"
 
+
+Observer = Callable[[LIF, Tensor, Tensor], None]
+"""(layer, input currents [T, N, *] as the neuron meets them, spikes [T, N, *]) of one call."""
 
 Replacement = Callable[[LIF, Tensor], Tensor]
 """(layer, input currents [T, N, *]) -> the layer's output [T, N, *], differentiated in a way of its own."""
@@ -230,6 +239,24 @@ def record_membrane(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 @contextmanager
+def observing(model: nn.Module, see: Callable[[str, LIF, Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside the block every call of a spiking layer is shown: its name, itself, its input currents, its spikes.
+
+    The currents are over time and after normalisation, and carry their gradient graph.
+    """
+    added: list[tuple[LIF, Observer]] = []
+    for name, layer in spiking_layers(model).items():
+        observer: Observer = functools.partial(see, name)
+        layer._observers.append(observer)
+        added.append((layer, observer))
+    try:
+        yield
+    finally:
+        for layer, observer in added:
+            layer._observers.remove(observer)
+
+
+@contextmanager
 def using_surrogate(model: nn.Module, surrogate: Surrogate | None) -> Iterator[None]:
     """Differentiate every spike by `surrogate` inside the block; None keeps the model's own."""
     layers = list(spiking_layers(model).values()) if surrogate is not None else []
@@ -277,7 +304,7 @@ def written_out(model: nn.Module) -> Iterator[None]:
     try:
         for layer in layers:
             layer.reference = True
-        with native.switched_off():
+        with switched_off():
             yield
     finally:
         for layer, previous in zip(layers, own, strict=True):

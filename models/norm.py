@@ -1,14 +1,13 @@
 """Batch normalisation with fixed statistics, inside the neuron's pass over memory.
 
 An attack meets the network in eval mode with its weights frozen: normalising is then one multiplication and addition
-for each current, which the neuron's kernel does on the way, with the bits of torch's own batch normalisation.
+for each current, which the neuron's kernel does on the way, on the CPU with the bits of torch's own batch normalisation.
 """
 
 import torch
 from torch import Tensor, nn
 
-from models.kernels import native
-from models.kernels.native import Affine
+from models.kernels import Affine, channel_last, kernels_for
 
 
 def fused(norm: nn.Module, current: Tensor) -> Affine | None:
@@ -26,6 +25,8 @@ def fused(norm: nn.Module, current: Tensor) -> Affine | None:
         return None
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return None
-    if not native.takes(current) or not native.channel_last(current[0]) or weight.dtype != torch.float32:
+    kernels = kernels_for(current)
+    single = all(value.dtype == torch.float32 for value in (weight, bias, mean, variance))
+    if kernels is None or not channel_last(current[0]) or not single:
         return None
-    return native.affine(weight, bias, mean, variance, norm.eps)
+    return kernels.affine(weight, bias, mean, variance, norm.eps)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.kernels import native
+from models.kernels import kernels_for
 from models.normal import box_muller, unit
 
 _MASK = 0xFFFFFFFF
@@ -126,18 +126,23 @@ class Noise(NamedTuple):
         16 neighbours at once.
         """
         n, count = len(self.samples), math.prod(shape)
+        self.check(steps, count)
         groups = -(-count // _GROUP)
         order = (*shape[1:], shape[0]) if len(shape) == 3 else tuple(shape)
-        device = self.samples.device
-        if native.available() and device.type == "cpu":
-            out = torch.empty(steps, n, count, dtype=torch.float32)
-            native.fill_normal(out, self.key, self.stream, self.samples, self.draws)
+        out = torch.empty(steps, n, count, dtype=torch.float32, device=self.samples.device)
+        kernels = kernels_for(out)
+        if kernels is not None:
+            kernels.fill_normal(out, self.key, self.stream, self.samples, self.draws)
         else:
             out = self.reference(steps, count, groups)
         if self.sigma != 1:
             out.mul_(self.sigma)
         out = out.view(steps, n, *order)
         return out.movedim(-1, 2) if len(shape) == 3 else out
+
+    def check(self, steps: int, count: int) -> None:
+        """Raises ValueError for more steps, or more numbers a sample and step, than the counter tells apart."""
+        _check_range(steps, -(-count // _GROUP) * _LANES)
 
     def reference(self, steps: int, count: int, groups: int) -> Tensor:
         """What the kernels must equal: standard normal float32 [T, N, count], by torch operations."""
@@ -149,15 +154,19 @@ class Noise(NamedTuple):
         return out.flatten(-3)[:, :, :count].contiguous()
 
 
-def _words(
-    key: int, samples: Tensor, steps: int, blocks: int, stream: int, draw: int | Tensor
-) -> Iterator[tuple[slice, _Words]]:
-    """Philox words of counters (step and block, stream, sample, draw), a few rows of the batch at a time."""
+def _check_range(steps: int, blocks: int) -> None:
     if blocks >= 1 << _STEP_BITS or steps > 1 << (32 - _STEP_BITS):
         raise ValueError(
             f"{4 * blocks} random numbers a sample over {steps} steps exceed the counter's range of "
             f"{1 << (_STEP_BITS + 2)} over {1 << (32 - _STEP_BITS)}"
         )
+
+
+def _words(
+    key: int, samples: Tensor, steps: int, blocks: int, stream: int, draw: int | Tensor
+) -> Iterator[tuple[slice, _Words]]:
+    """Philox words of counters (step and block, stream, sample, draw), a few rows of the batch at a time."""
+    _check_range(steps, blocks)
     device = samples.device
     position = torch.arange(blocks, device=device).view(1, 1, -1)
     position = (torch.arange(steps, device=device).view(-1, 1, 1) << _STEP_BITS) + position

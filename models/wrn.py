@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from models.kernels import native
+from models.kernels import dense, kernels_for
 from models.net import Encoding, NeuronFactory, SpikingNet
 from models.time import image_mean, merged
 
@@ -19,7 +19,7 @@ class ConvexCombination(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         trained = torch.is_grad_enabled() and self.coefficients.requires_grad
-        if not trained and native.takes(a) and a.stride() == b.stride() and native.dense(a):
+        if not trained and kernels_for(a) is not None and a.stride() == b.stride() and dense(a):
             first, second = self.coefficients.tolist()
             return _Combined.apply(a, b, first, second)  # type: ignore[no-any-return]
         return self.coefficients[0] * a + self.coefficients[1] * b
@@ -31,14 +31,17 @@ class _Combined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, first: float, second: float) -> Tensor:
         ctx.coefficients = first, second
-        return native.combine(a, b, first, second)
+        kernels = kernels_for(a)
+        assert kernels is not None
+        return kernels.combine(a, b, first, second)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (grad,) = grads
         first, second = ctx.coefficients
-        if native.takes(grad) and native.dense(grad) and not torch.is_grad_enabled():
-            return *native.spread(grad, first, second), None, None
+        kernels = None if torch.is_grad_enabled() else kernels_for(grad)
+        if kernels is not None and dense(grad):
+            return *kernels.spread(grad, first, second), None, None
         return grad * first, grad * second, None, None
 
 

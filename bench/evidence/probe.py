@@ -1,6 +1,6 @@
 """How a network is looked at: by which gradient, under which noise, and without leaving a mark."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attacks.gradients import SpikeGradient, estimating, frozen
 from bench.runtime import isolated_generator
-from models.neurons import LIF, record_membrane, spiking_layers
+from models.neurons import LIF, observing, record_membrane
 from models.random import derive_key, noise_stream
 from models.surrogates import Surrogate
 
@@ -86,7 +86,7 @@ def traces(model: nn.Module, x: Tensor) -> dict[str, Trace]:
             noise, v = layer.noise(current), membrane[name]
             found[name] = Trace(v, v if noise is None else v + noise, spikes)
 
-        with _hooked(model, observe), torch.no_grad():
+        with observing(model, observe), torch.no_grad():
             model(x)
     return found
 
@@ -99,24 +99,8 @@ def recording_currents(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def record(name: str, layer: LIF, current: Tensor, spikes: Tensor) -> None:
         currents[name] = current
 
-    with _hooked(model, record):
+    with observing(model, record):
         yield currents
-
-
-@contextmanager
-def _hooked(model: nn.Module, see: Callable[[str, LIF, Tensor, Tensor], None]) -> Iterator[None]:
-    handles = []
-    for name, layer in spiking_layers(model).items():
-
-        def hook(module: LIF, args: tuple[Tensor], out: Tensor, name: str = name) -> None:
-            see(name, module, args[0], out)
-
-        handles.append(layer.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def shares(where: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +27,24 @@ _FLAGS = (
 _SECONDS = 120
 SWITCH = "BENCH_KERNELS"
 """Environment variable; `torch` runs the torch operations even where kernels could be had."""
+
+
+_off: ContextVar[bool] = ContextVar("kernels switched off", default=False)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside the block no kernels are used, on whatever machine."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
+def wanted() -> bool:
+    """Whether kernels may be used where they can be had."""
+    return not _off.get() and os.environ.get(SWITCH, "") != "torch"
 
 
 @cache

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from models.kernels.compiler import SWITCH
-from models.kernels.native import Affine, _off, channel_last, dense
+from models.kernels.compiler import wanted
+from models.kernels.native import Affine, channel_last, dense
 from models.surrogates import ArcTan, Gaussian, Rectangular, Sigmoid, Surrogate, Triangular
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _works(device: int) -> bool:
 
 
 def _on(device: torch.device) -> bool:
-    if _off.get() or os.environ.get(SWITCH, "") == "torch" or not _importable():
+    if not wanted() or not _importable():
         return False
     if _interpreted():
         return device.type == "cpu"
@@ -88,7 +88,7 @@ def _on(device: torch.device) -> bool:
 
 
 def available() -> bool:
-    """Whether there are kernels on this machine, for its current CUDA device; `native.switched_off` is for both."""
+    """Whether there are kernels on this machine, for its current CUDA device; `compiler.switched_off` is for both."""
     if _interpreted():
         return _on(torch.device("cpu"))
     return torch.cuda.is_available() and _on(torch.device("cuda"))

@@ -1,9 +1,6 @@
 """The C kernels as functions of tensors, on the CPU."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,12 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.kernels.compiler import compiled
+from models.kernels.compiler import compiled, wanted
 from models.surrogates import ArcTan, Rectangular, Surrogate, Triangular
 
 if TYPE_CHECKING:
     from models.lif import LIFParams
     from models.random import Noise
+
+SIMULATES_AGAIN = True
+"""Whether `backward` is faster from the currents than from the potentials."""
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "b16"}
 _LEAST_PARALLEL = 1 << 14
@@ -72,22 +72,9 @@ def _library() -> Any:
     return library
 
 
-_off: ContextVar[bool] = ContextVar("kernels switched off", default=False)
-
-
-@contextmanager
-def switched_off() -> Iterator[None]:
-    """Inside the block there are no kernels."""
-    token = _off.set(True)
-    try:
-        yield
-    finally:
-        _off.reset(token)
-
-
 def available() -> bool:
     """Whether there are kernels on this machine."""
-    return not _off.get() and _library() is not None
+    return wanted() and _library() is not None
 
 
 def takes(current: Tensor) -> bool:
@@ -116,6 +103,11 @@ def _stacked(current: Tensor) -> Tensor:
     if _dense(current[0]) and (current.shape[0] == 1 or current.stride(0) in (0, current[0].numel())):
         return current
     return torch.stack(list(current))
+
+
+def _numbers(rows: Tensor) -> Tensor:
+    """One int64 for each row, side by side in memory."""
+    return rows.to(torch.int64).contiguous()
 
 
 def _channels(one_step: Tensor) -> int:
@@ -167,6 +159,10 @@ def simulate(
         generated = noise
     elif noise is not None:
         given = _like(noise.tensor(T, one.shape[1:]), one, T)
+    samples = draws = None
+    if generated is not None:
+        generated.check(T, size // max(N, 1))
+        samples, draws = (_numbers(rows) for rows in (generated.samples, generated.draws))
     if size:
         getattr(_library(), f"forward_{_SUFFIX[current.dtype]}")(
             *(
@@ -180,7 +176,7 @@ def simulate(
             *(_pointer(affine.scale if affine else None), _pointer(affine.shift if affine else None)),
             *(params.decay, params.v_threshold, params.v_reset, _pointer(given), int(generated is not None)),
             *(generated.key if generated else 0, generated.stream if generated else 0),
-            *(_pointer(generated.samples if generated else None), _pointer(generated.draws if generated else None)),
+            *(_pointer(samples), _pointer(draws)),
             *(generated.sigma if generated else 0.0,),
             *(spikes.data_ptr(), _pointer(v), _pointer(before), _threads(T * size)),
         )
@@ -274,6 +270,7 @@ def _channelwise(grad: Tensor) -> bool:
 def fill_normal(out: Tensor, key: int, stream: int, samples: Tensor, draws: Tensor) -> None:
     """Standard normal numbers into a contiguous float32 [T, N, L]; `samples` and `draws` are int64 [N]."""
     T, N, L = out.shape
+    samples, draws = _numbers(samples), _numbers(draws)
     _library().fill_normal(
         out.data_ptr(), T, N, L, key, stream, samples.data_ptr(), draws.data_ptr(), _threads(out.numel())
     )

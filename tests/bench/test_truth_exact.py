@@ -85,7 +85,7 @@ def brute_force(model: SpikingMLP, x: Tensor, y: int, eps: float, steps: int) ->
         if found.status == 0:
             middle = torch.tensor([(a + b) / 2 for a, b in choice], dtype=torch.float64)
             with torch.no_grad():
-                lost = margin(double.body(middle.expand(steps, 1, -1)).mean(0), torch.tensor([y]))
+                lost = margin(double.body(middle.expand(steps, 1, -1), None, steps).mean(0), torch.tensor([y]))
             if float(lost) >= 0:
                 return False
     return True

@@ -12,6 +12,7 @@ from defenses import Step
 from defenses.mc import MembraneConstraint, cosine_rise, mc, threshold_closeness
 from models import record_membrane
 from models.kernels import native
+from models.kernels.compiler import switched_off
 from models.neurons import spiking_layers
 
 
@@ -42,7 +43,7 @@ def test_one_pass_over_memory_gives_the_bits_of_the_gradient(delta: float, v_th:
     v[0, 0, 0], v[1, 0, 0], v[2, 0, 0] = v_th, v_th + delta, v_th - delta
     a, b = v.clone().requires_grad_(), v.clone().requires_grad_()
     fast = threshold_closeness(a, v_th, delta)
-    with native.switched_off():
+    with switched_off():
         slow = threshold_closeness(b, v_th, delta)
     assert float(fast.detach()) == pytest.approx(float(slow.detach()), rel=1e-5, abs=1e-9)
     assert torch.equal(*(torch.autograd.grad(0.3 * value, leaf)[0] for value, leaf in ((fast, a), (slow, b))))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import gpu, native
+from models.kernels.compiler import switched_off
 from models.lif import LIFParams, bptt, simulate
 from models.random import Noise
 from models.surrogates import ArcTan, Gaussian, Rectangular, Sigmoid, Surrogate, Triangular
@@ -113,7 +114,7 @@ def test_they_are_in_use() -> None:
     assert gpu.takes(torch.zeros(2, 3, device=DEVICE))
     assert gpu.takes(torch.zeros(2, 3, device=DEVICE, dtype=torch.bfloat16))
     assert not gpu.takes(torch.zeros(2, 3, device=DEVICE, dtype=torch.float64))
-    with native.switched_off():
+    with switched_off():
         assert not gpu.available()
 
 

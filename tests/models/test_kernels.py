@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,49 @@ def test_noise_is_the_same_number_with_and_without_a_compiler(count: int, T: int
     samples, draws = torch.arange(n) * 1_000_003 % 2**32, torch.arange(n) * 7 % 2**32
     noise = Noise(1.0, key, 3, samples, draws)
     assert same(noise.tensor(T, (count,)), noise.reference(T, count, -(-count // 64)))
+
+
+def test_rows_of_any_type_and_stride_are_read_as_numbers() -> None:
+    usual = Noise(1.0, 5, 0, torch.arange(0, 8, 2), torch.full((4,), 3)).tensor(2, (70,))
+    strided = Noise(1.0, 5, 0, torch.arange(8)[::2], torch.tensor(3).expand(4)).tensor(2, (70,))
+    narrow = Noise(1.0, 5, 0, torch.arange(0, 8, 2, dtype=torch.int32), torch.full((4,), 3)).tensor(2, (70,))
+    assert torch.equal(usual, strided)
+    assert torch.equal(usual, narrow)
+    params, current = LIFParams(0.5, 1.0, 0.0, False, Triangular()), currents(2, (4, 70), "plain", 0)
+    noises = (
+        Noise(1.0, 5, 0, samples, torch.full((4,), 3)) for samples in (torch.arange(0, 8, 2), torch.arange(8)[::2])
+    )
+    a, b = (native.simulate(current, noise, params, None, False, True)[1] for noise in noises)
+    assert same(a, b)
+
+
+def test_more_numbers_than_the_counter_tells_apart_are_refused() -> None:
+    noise = Noise(1.0, 5, 0, torch.arange(2), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="exceed the counter's range"):
+        noise.tensor(257, (3,))
+    params = LIFParams(0.5, 1.0, 0.0, False, Triangular())
+    with pytest.raises(ValueError, match="exceed the counter's range"):
+        native.simulate(torch.zeros(257, 2, 3), noise, params, None, False, False)
+
+
+def test_an_infinite_current_fires_and_is_reset_on_every_path() -> None:
+    params = LIFParams(0.5, 1.0, 0.0, False, Triangular())
+    current = torch.tensor([[[torch.inf, -torch.inf, torch.nan]]]).expand(3, 1, 3)
+    ours, plain = native.simulate(current, None, params, None, False, True), simulate(current, None, params, False)
+    assert same(ours[0], plain[0])
+    assert same(ours[1], plain[1])
+    assert ours[0][:, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_a_graph_made_with_kernels_may_be_walked_without() -> None:
+    norm, neuron = settled_norm(nn.BatchNorm2d, 8), LIF()
+    x = currents(1, (3, 8, 5, 6), "channels last", 1).clone().requires_grad_()
+    grads = []
+    for off in (False, True):
+        value = (neuron(x, norm, 4) * torch.arange(6.0)).sum()
+        with compiler.switched_off() if off else nullcontext():
+            grads.append(torch.autograd.grad(value, x)[0])
+    assert torch.allclose(*grads, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(5,), (200,), (3, 5, 7), (64, 8, 8)])
