@@ -95,6 +95,13 @@ class LIF(nn.Module):
         return spikes
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a call is nothing but the noise-free layer: nobody watches it or puts something in its place."""
+        untouched = type(self) is LIF or (type(self) is NoisyLIF and not self.stochastic)
+        watched = bool(self._recorders or self._observers or self._forward_hooks or self._forward_pre_hooks)
+        return untouched and not watched and not self.reference and self.replacement is None
+
+    @property
     def params(self) -> LIFParams:
         """The layer's constants."""
         return LIFParams(self.decay, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate)

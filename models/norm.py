@@ -1,7 +1,7 @@
 """Batch normalisation with fixed statistics, inside the neuron's pass over memory.
 
 An attack meets the network in eval mode with its weights frozen: normalising is then one multiplication and addition
-for each current, which the neuron's kernel does on the way, on the CPU with the bits of torch's own batch normalisation.
+for each current, which the neuron's kernel does on the way: on the CPU with the bits of torch's own normalisation.
 """
 
 import torch

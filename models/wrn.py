@@ -1,12 +1,16 @@
 """Spiking WRN-16-4 in the form that the SNN-robustness literature uses (SNN-RAT, models/WideResNet.py)."""
 
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from models.kernels import dense, kernels_for
+from models.kernels import Affine, dense, kernels_for, native
+from models.lif import LIFParams
 from models.net import Encoding, NeuronFactory, SpikingNet
+from models.neurons import LIF
+from models.norm import fused
 from models.time import image_mean, merged
 
 
@@ -45,6 +49,29 @@ class _Combined(torch.autograd.Function):
         return grad * first, grad * second, None, None
 
 
+class _Joined(torch.autograd.Function):
+    """The sum of a block and the neuron that it enters, in one pass over memory; their gradients in one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, a: float, b: float, params: LIFParams, affine: Affine
+    ) -> tuple[Tensor, Tensor]:
+        total, spikes = native.join(x, y, a, b, params, affine)
+        ctx.save_for_backward(total)
+        ctx.how = a, b, params, affine
+        ctx.set_materialize_grads(False)
+        return total, spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (total,) = ctx.saved_tensors
+        for_total, for_spikes = grads
+        if for_spikes is None:
+            for_spikes = total.new_zeros(()).expand(total.shape)
+        return *native.join_backward(total, for_total, for_spikes, *ctx.how), None, None, None, None
+
+
 class _Block(nn.Module):
     """Pre-activation block; where channels change the shortcut is a 1x1 convolution of the spikes, else x itself."""
 
@@ -57,11 +84,28 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False) if fan_in != fan_out else None
         self.combine = ConvexCombination()
 
-    def forward(self, x: Tensor, steps: int = 0) -> Tensor:
-        a = self.neuron1(x, self.bn1, steps)
-        h = self.neuron2(merged(self.conv1, a), self.bn2)
-        skip = x if self.shortcut is None else merged(self.shortcut, a)
-        return self.combine(skip, merged(self.conv2, h))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, spikes: Tensor, neuron: LIF, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """The residual stream after the block, and the spikes of the neuron that it enters next.
+
+        Args:
+            x: residual stream [T, N, C, H, W].
+            spikes: of the block's own first neuron.
+            neuron, norm: the next neuron and its normalisation.
+        """
+        skip = x if self.shortcut is None else merged(self.shortcut, spikes)
+        branch = merged(self.conv2, self.neuron2(merged(self.conv1, spikes), self.bn2))
+        return self._joined(skip, branch, neuron, norm)
+
+    def _joined(self, skip: Tensor, branch: Tensor, neuron: LIF, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        coefficients, kernels = self.combine.coefficients, kernels_for(branch)
+        trained = torch.is_grad_enabled() and coefficients.requires_grad
+        if kernels is not None and kernels.JOINS and not trained and neuron.is_plain and native.joins(neuron.params):
+            affine = fused(norm, branch)
+            if affine is not None and skip.stride() == branch.stride() and dense(branch):
+                a, b = coefficients.tolist()
+                return _Joined.apply(skip, branch, a, b, neuron.params, affine)  # type: ignore[no-any-return]
+        x = self.combine(skip, branch)
+        return x, neuron(x, norm)
 
 
 class WRN16x4(SpikingNet):
@@ -95,6 +139,9 @@ class WRN16x4(SpikingNet):
         self._finish()
 
     def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
-        for number, block in enumerate(self.blocks):
-            current = block(current, steps) if number == 0 else block(current)
-        return self.readout(image_mean(self.neuron(current, self.bn)))  # type: ignore[no-any-return]
+        blocks = [cast(_Block, block) for block in self.blocks]
+        spikes = blocks[0].neuron1(current, blocks[0].bn1, steps)
+        entered = [(block.neuron1, block.bn1) for block in blocks[1:]] + [(self.neuron, self.bn)]
+        for block, (neuron, norm) in zip(blocks, entered, strict=True):
+            current, spikes = block(current, spikes, neuron, norm)
+        return self.readout(image_mean(spikes))  # type: ignore[no-any-return]

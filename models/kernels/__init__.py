@@ -21,6 +21,9 @@ class Kernels(Protocol):
     @property
     def SIMULATES_AGAIN(self) -> bool: ...  # noqa: N802
 
+    @property
+    def JOINS(self) -> bool: ...  # noqa: N802
+
     def simulate(
         self,
         current: Tensor,

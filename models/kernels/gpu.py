@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.random import Noise
 
 __all__ = [
+    "JOINS",
     "SIMULATES_AGAIN",
     "Affine",
     "affine",
@@ -39,6 +40,9 @@ __all__ = [
 
 SIMULATES_AGAIN = False
 """Whether `backward` is faster from the currents than from the potentials; here it would write those down as well."""
+
+JOINS = False
+"""There is no `join` here: a sum and a layer are two kernels."""
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _BLOCK, _NOISY_BLOCK, _GROUP, _WORDS = 1024, 512, 64, 4

@@ -409,6 +409,136 @@ static inline void foresee(const void *from, int64_t bytes) {
             for (int i = 0; i < count; i++)                                                                            \
                 STORE(grad_current + n * L + from + i, first ? all[i] * a[i] * b[i] : all[i]);                         \
         }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    BODY void join_##NAME(const TYPE *x, const TYPE *y, float cx, float cy, const float *a, const float *b, float decay,\
+                          float threshold, float reset, float *u, TYPE *sum, TYPE *spikes, int count, int first) {     \
+        _Pragma("omp simd") for (int i = 0; i < count; i++) {                                                          \
+            float stream = cx * LOAD(x + i) + cy * LOAD(y + i);                                                        \
+            STORE(sum + i, stream);                                                                                    \
+            float m = fmaf(stream, a[i], b[i]);                                                                        \
+            if (!first) m = fmaf(u[i], decay, m);                                                                      \
+            STORE(spikes + i, m >= threshold ? 1.0f : 0.0f);                                                           \
+            u[i] = m >= threshold ? reset : m;                                                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+    LOOP void join_first_##NAME(const TYPE *x, const TYPE *y, float cx, float cy, const float *a, const float *b,      \
+                                float threshold, float reset, float *u, TYPE *sum, TYPE *spikes, int count) {          \
+        join_##NAME(x, y, cx, cy, a, b, 0, threshold, reset, u, sum, spikes, count, 1);                                \
+    }                                                                                                                  \
+    LOOP void join_next_##NAME(const TYPE *x, const TYPE *y, float cx, float cy, const float *a, const float *b,       \
+                               float decay, float threshold, float reset, float *u, TYPE *sum, TYPE *spikes,           \
+                               int count) {                                                                            \
+        join_##NAME(x, y, cx, cy, a, b, decay, threshold, reset, u, sum, spikes, count, 0);                            \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* The sum of a residual block, cx x + cy y, and the normalised layer that it enters, in one pass. */              \
+    void join_forward_##NAME(const TYPE *x, const TYPE *y, float cx, float cy, int T, int64_t N, int64_t L, int64_t C, \
+                             const float *scale, const float *shift, float decay, float threshold, float reset,        \
+                             TYPE *sum, TYPE *spikes, int threads) {                                                   \
+        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")                             \
+        for (int64_t job = 0; job < N * blocks; job++) {                                                               \
+            int64_t n = job / blocks, from = job % blocks * BLOCK;                                                     \
+            int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                    \
+            float a[BLOCK], b[BLOCK], u[BLOCK];                                                                        \
+            tile(a, scale, C, from, count);                                                                            \
+            tile(b, shift, C, from, count);                                                                            \
+            for (int t = 0; t < T; t++) {                                                                              \
+                int64_t at = t * size + n * L + from, bytes = count * (int64_t)sizeof(TYPE);                           \
+                foresee(x + at + BLOCK, bytes);                                                                        \
+                foresee(y + at + BLOCK, bytes);                                                                        \
+                if (t)                                                                                                 \
+                    join_next_##NAME(x + at, y + at, cx, cy, a, b, decay, threshold, reset, u, sum + at, spikes + at,  \
+                                     count);                                                                           \
+                else                                                                                                   \
+                    join_first_##NAME(x + at, y + at, cx, cy, a, b, threshold, reset, u, sum + at, spikes + at, count);\
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    BODY void part_##NAME(const float *m, const TYPE *g, const float *row, const TYPE *more, float *u, const float *a, \
+                          const float *b, float decay, float threshold, float reset, float p, float q, float cx,       \
+                          float cy, TYPE *gx, TYPE *gy, int count, int last) {                                         \
+        _Pragma("omp simd") for (int i = 0; i < count; i++) {                                                          \
+            float x = m[i] - threshold, grad = g ? LOAD(g + i) : row[i];                                               \
+            float through = last ? grad : u[i] * (reset - m[i]) + grad;                                                \
+            float w = slope(TRIANGULAR, x, p, q) * through;                                                            \
+            if (!last) w = w + (x < 0 ? u[i] : 0.0f);                                                                  \
+            u[i] = w * decay;                                                                                          \
+            float stream = w * a[i] * b[i];                                                                            \
+            if (more) stream = stream + LOAD(more + i);                                                                \
+            STORE(gx + i, cx * stream);                                                                                \
+            STORE(gy + i, cy * stream);                                                                                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    LOOP void part_more_##NAME(const float *m, const TYPE *g, const TYPE *more, float *u, const float *a,              \
+                               const float *b, float decay, float threshold, float reset, float p, float q, float cx,  \
+                               float cy, TYPE *gx, TYPE *gy, int count, int last) {                                    \
+        if (!g || !more) return;                                                                                       \
+        if (last)                                                                                                      \
+            part_##NAME(m, g, 0, more, u, a, b, decay, threshold, reset, p, q, cx, cy, gx, gy, count, 1);              \
+        else                                                                                                           \
+            part_##NAME(m, g, 0, more, u, a, b, decay, threshold, reset, p, q, cx, cy, gx, gy, count, 0);              \
+    }                                                                                                                  \
+    LOOP void part_alone_##NAME(const float *m, const TYPE *g, const float *row, float *u, const float *a,             \
+                                const float *b, float decay, float threshold, float reset, float p, float q, float cx, \
+                                float cy, TYPE *gx, TYPE *gy, int count, int last) {                                   \
+        if (g && last)                                                                                                 \
+            part_##NAME(m, g, 0, 0, u, a, b, decay, threshold, reset, p, q, cx, cy, gx, gy, count, 1);                 \
+        else if (g)                                                                                                    \
+            part_##NAME(m, g, 0, 0, u, a, b, decay, threshold, reset, p, q, cx, cy, gx, gy, count, 0);                 \
+        else                                                                                                           \
+            part_##NAME(m, 0, row, 0, u, a, b, decay, threshold, reset, p, q, cx, cy, gx, gy, count, last);            \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Gradients in x and y, given that in the spikes and, or null, that in the sum from where else it went. The       \
+     * surrogate is triangular, the reset is not detached. */                                                          \
+    void join_backward_##NAME(const TYPE *sum, const TYPE *grad_sum, const TYPE *grad_spikes, int channelwise, float cx,\
+                              float cy, int T, int64_t N, int64_t L, int64_t C, const float *scale, const float *shift,\
+                              const float *first, const float *second, float decay, float threshold, float reset,      \
+                              float p, float q, TYPE *grad_x, TYPE *grad_y, float *room, int threads) {                \
+        int64_t blocks = (L + BLOCK - 1) / BLOCK, size = N * L;                                                        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")                             \
+        for (int64_t job = 0; job < N * blocks; job++) {                                                               \
+            float *potentials = room + (int64_t)omp_get_thread_num() * 2 * T * BLOCK;                                  \
+            int64_t n = job / blocks, from = job % blocks * BLOCK;                                                     \
+            int count = L - from < BLOCK ? (int)(L - from) : BLOCK;                                                    \
+            int64_t bytes = count * (int64_t)sizeof(TYPE);                                                             \
+            float a[BLOCK], b[BLOCK], u[BLOCK], row[BLOCK];                                                            \
+            tile(a, scale, C, from, count);                                                                            \
+            tile(b, shift, C, from, count);                                                                            \
+            for (int t = 0; t < T; t++) {                                                                              \
+                const TYPE *in = sum + t * size + n * L + from;                                                        \
+                foresee(in + BLOCK, bytes);                                                                            \
+                if (t)                                                                                                 \
+                    again_next_scaled_##NAME(in, a, b, decay, threshold, reset, u, potentials + t * BLOCK, count);     \
+                else                                                                                                   \
+                    again_first_scaled_##NAME(in, a, b, threshold, reset, u, potentials, count);                       \
+            }                                                                                                          \
+            tile(a, first, C, from, count);                                                                            \
+            tile(b, second, C, from, count);                                                                           \
+            for (int t = T - 1; t >= 0; t--) {                                                                         \
+                int64_t at = t * size + n * L + from;                                                                  \
+                float *m = potentials + t * BLOCK;                                                                     \
+                const TYPE *g = channelwise ? 0 : grad_spikes + at, *more = grad_sum ? grad_sum + at : 0;              \
+                for (int i = 0; channelwise && i < count; i++)                                                         \
+                    row[i] = LOAD(grad_spikes + (t * N + n) * C + (from + i) % C);                                     \
+                if (g) foresee(g + BLOCK, bytes);                                                                      \
+                if (more) foresee(more + BLOCK, bytes);                                                                \
+                foresee(grad_x + at + BLOCK, bytes);                                                                   \
+                foresee(grad_y + at + BLOCK, bytes);                                                                   \
+                if (more && g)                                                                                         \
+                    part_more_##NAME(m, g, more, u, a, b, decay, threshold, reset, p, q, cx, cy, grad_x + at,          \
+                                     grad_y + at, count, t == T - 1);                                                  \
+                else if (!more)                                                                                        \
+                    part_alone_##NAME(m, g, row, u, a, b, decay, threshold, reset, p, q, cx, cy, grad_x + at,          \
+                                      grad_y + at, count, t == T - 1);                                                 \
+                else                                                                                                   \
+                    part_##NAME(m, 0, row, more, u, a, b, decay, threshold, reset, p, q, cx, cy, grad_x + at,          \
+                                grad_y + at, count, t == T - 1);                                                       \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 
 static inline __attribute__((always_inline)) float slope(int kind, float x, float p, float q) {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SIMULATES_AGAIN = True
 """Whether `backward` is faster from the currents than from the potentials."""
+JOINS = True
+"""Whether there are `join` and `join_backward`."""
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "b16"}
 _LEAST_PARALLEL = 1 << 14
@@ -51,6 +53,17 @@ def _library() -> Any:
             *(c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
             *(c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, *layer),
             *(c_int, c_int, c_float, c_float, c_int, c_void_p, c_void_p, c_int),
+        ]
+        forward.restype = backward.restype = None
+    for suffix in _SUFFIX.values():
+        forward, backward = getattr(library, f"join_forward_{suffix}"), getattr(library, f"join_backward_{suffix}")
+        sizes = [c_int, c_int64, c_int64, c_int64]
+        forward.argtypes = [
+            *(c_void_p, c_void_p, c_float, c_float, *sizes, c_void_p, c_void_p, *layer, c_void_p, c_void_p, c_int),
+        ]
+        backward.argtypes = [
+            *(c_void_p, c_void_p, c_void_p, c_int, c_float, c_float, *sizes, *[c_void_p] * 4, *layer),
+            *(c_float, c_float, c_void_p, c_void_p, c_void_p, c_int),
         ]
         forward.restype = backward.restype = None
     for suffix in _SUFFIX.values():
@@ -318,3 +331,58 @@ def closeness_grad(v: Tensor, v_threshold: float, delta: float, grad: float) -> 
     run = getattr(_library(), f"closeness_grad_{_SUFFIX[v.dtype]}")
     run(v.data_ptr(), v.numel(), v_threshold, delta, grad, out.data_ptr(), _threads(v.numel()))
     return out
+
+
+def join(x: Tensor, y: Tensor, a: float, b: float, params: "LIFParams", affine: Affine) -> tuple[Tensor, Tensor]:
+    """a * x + b * y, and the spikes of the noise-free layer that it enters normalised, each [T, N, *].
+
+    Args:
+        x, y: [T, N, C, *], `dense` and with the channel innermost, of one layout.
+        a, b: their factors.
+        params, affine: the layer's constants and its normalisation.
+    """
+    T, one = x.shape[0], x[0]
+    total, spikes = _empty(one, T), _empty(one, T)
+    if one.numel():
+        getattr(_library(), f"join_forward_{_SUFFIX[x.dtype]}")(
+            *(x.data_ptr(), y.data_ptr(), a, b, T, len(one), one.numel() // len(one), _channels(one)),
+            *(affine.scale.data_ptr(), affine.shift.data_ptr(), params.decay, params.v_threshold, params.v_reset),
+            *(total.data_ptr(), spikes.data_ptr(), _threads(T * one.numel())),
+        )
+    return total, spikes
+
+
+def joins(params: "LIFParams") -> bool:
+    """Whether `join_backward` knows this layer."""
+    return type(params.surrogate) is Triangular and not params.detach_reset
+
+
+def join_backward(
+    total: Tensor,
+    grad_total: Tensor | None,
+    grad_spikes: Tensor,
+    a: float,
+    b: float,
+    params: "LIFParams",
+    affine: Affine,
+) -> tuple[Tensor, Tensor]:
+    """Gradients in x and in y of `join`, given those in the spikes and, from elsewhere, in the sum."""
+    T, one = total.shape[0], total[0]
+    channelwise = _channelwise(grad_spikes)
+    grad_spikes = (
+        grad_spikes[..., 0, 0].to(total.dtype).contiguous() if channelwise else _like(grad_spikes, one, T, total.dtype)
+    )
+    grad_total = None if grad_total is None else _like(grad_total, one, T, total.dtype)
+    grad_x, grad_y = _empty(one, T), _empty(one, T)
+    constants, threads = _constants(params.surrogate), _threads(T * one.numel())
+    assert constants is not None
+    room = torch.empty(threads, 2, T, _BLOCK, dtype=torch.float32)
+    if one.numel():
+        getattr(_library(), f"join_backward_{_SUFFIX[total.dtype]}")(
+            *(total.data_ptr(), _pointer(grad_total), grad_spikes.data_ptr(), int(channelwise), a, b),
+            *(T, len(one), one.numel() // len(one), _channels(one)),
+            *(tensor.data_ptr() for tensor in affine),
+            *(params.decay, params.v_threshold, params.v_reset, *constants[1:]),
+            *(grad_x.data_ptr(), grad_y.data_ptr(), room.data_ptr(), threads),
+        )
+    return grad_x, grad_y
