@@ -187,7 +187,7 @@ class _MultiStepLIF(torch.autograd.Function):
         if kernels is not None and kernels.differentiates(params.surrogate):
             how = {"simulated": not ctx.again, "steps": ctx.steps}
             grad = kernels.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
-            return grad, None, None, None, None, None
+            return _as_summed(grad, ctx), None, None, None, None, None
         v = _simulate(saved, None, params, False, ctx.affine, True, ctx.steps)[1] if ctx.again else saved
         assert v is not None
         grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), for_spikes, for_membrane)
@@ -197,7 +197,12 @@ class _MultiStepLIF(torch.autograd.Function):
         if ctx.affine is not None:
             channels = (-1, *[1] * (v.dim() - 3))
             grad = grad * ctx.affine.back.view(channels) * ctx.affine.weight.view(channels)
-        return grad, None, None, None, None, None
+        return _as_summed(grad, ctx), None, None, None, None, None
+
+
+def _as_summed(grad: Tensor, ctx: Any) -> Tensor:
+    """In training, a sum over time in the layout in which torch sums: the sums that follow go through it in order."""
+    return grad.contiguous() if ctx.steps and ctx.affine is None else grad
 
 
 def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:

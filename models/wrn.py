@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.kernels import Affine, dense, kernels_for, native
-from models.lif import LIFParams
+from models.lif import LIFParams, repeated
 from models.net import Encoding, NeuronFactory, SpikingNet
 from models.neurons import LIF
 from models.norm import fused
@@ -140,7 +140,8 @@ class WRN16x4(SpikingNet):
 
     def body(self, current: Tensor, norm: nn.Module | None, steps: int) -> Tensor:
         blocks = [cast(_Block, block) for block in self.blocks]
-        spikes = blocks[0].neuron1(current, blocks[0].bn1, steps)
+        # This normalisation comes after the first convolution's repetition, and its statistics count every step.
+        spikes = blocks[0].neuron1(repeated(current, steps), blocks[0].bn1)
         entered = [(block.neuron1, block.bn1) for block in blocks[1:]] + [(self.neuron, self.bn)]
         for block, (neuron, norm) in zip(blocks, entered, strict=True):
             current, spikes = block(current, spikes, neuron, norm)
