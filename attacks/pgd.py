@@ -85,7 +85,8 @@ def pgd(
             best[rows[better]], best_margin[rows[better]] = here[better], visited[better]
             moved = walk.of_left(region.project(here + alpha * region.steepest(at.grad)), rows)
             if early_stop:
-                broken = walk.of_left(visited, rows) > 0
+                # A tie is not a correct prediction.
+                broken = walk.of_left(visited, rows) >= 0
                 walk.settle(walk.left[broken], step)
                 moved = moved[~broken]
             walk.move(moved, step)

@@ -91,6 +91,9 @@ def _evaluate_chunk(
     which = (first.weights, start, first.n, first.draws, first.attack.arithmetic == "reference")
     if which not in known:
         known[which] = score(counted, x, y, samples, score_key, first.draws)
+    else:
+        # A cell's cost is what it would cost alone, whatever ran before it.
+        counted.forwards += first.draws * len(x)
     clean = known[which]
     path = propose(counted, x, y, start, cells)
     flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))

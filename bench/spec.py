@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.canonical import canonical_json
 from models.neurons import NeuronSpec
+from models.random import NOISE_VERSION
 
 TRAINING_VERSION = 1
 EVALUATION_VERSION = 1
@@ -146,6 +147,12 @@ class CellSpec:
     dtype: str = identity(default="float32")
     version: int = identity(default=EVALUATION_VERSION)
     noise_version: int = added(1)
+
+
+def noise_version(cell: CellSpec) -> int:
+    """What `noise_version` a cell of this network has if it is measured now."""
+    noisy = cell.noise_version > 1 or cell.model.neuron.kind != NeuronSpec().kind
+    return NOISE_VERSION if noisy else 1
 
 
 def identity_of(value: Any) -> Any:

@@ -12,6 +12,7 @@ from bench.outcome import Outcome
 from bench.registry import ATTACKS
 from bench.statistics import Rate, wilson, worst_case
 from bench.store import CellRow, Store
+from bench.ways import stops_early
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
     """
     groups: dict[str, list[CellRow]] = {}
     for row in rows:
-        if row.summary is None or row.verdict == "invalid":
+        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and stops_early(row)):
             continue
         spec = row.spec
         same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps, spec["dtype"]]

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from defenses.base import Defense, Part, Setting, Step
 from models.kernels import native
+from models.lif import refuse_second_derivative
 from models.neurons import spiking_layers
 
 PENALTIES = ("linear", "quadratic")
@@ -73,8 +73,8 @@ class _Closeness(torch.autograd.Function):
         return torch.tensor(native.closeness(v, v_threshold, delta), dtype=torch.float32)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second_derivative()
         (v,) = ctx.saved_tensors
         v_threshold, delta = ctx.band
         return native.closeness_grad(v, v_threshold, delta, float(grads[0] / v.numel())), None, None

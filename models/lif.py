@@ -59,12 +59,23 @@ def _simulate(
     kernels = kernels_for(current)
     if kernels is not None:
         return kernels.simulate(current, noise, params, affine, with_membrane, keep, steps)
+    half = current.dtype == torch.bfloat16
+    # As in the kernels, bfloat16 is how tensors are stored; all sums are float32, and a fused product rounds once.
+    wide = current.float() if half else current
     if affine is not None:
-        # Only where kernels were switched off between the two passes.
         channels = (-1, *[1] * (current.dim() - 3))
-        current = current * affine.scale.view(channels) + affine.shift.view(channels)
-    current = repeated(current, steps)
-    return simulate(current, drawn(noise, current), params, with_membrane)
+        scale, shift = (factor.double().view(channels) for factor in (affine.scale, affine.shift))
+        wide = (wide.double() * scale + shift).to(wide.dtype)
+    wide = repeated(wide, steps)
+    spikes, v, before = simulate(wide, drawn(noise, wide), params, with_membrane)
+    if not half:
+        return spikes, v, before
+    # What kernels simulate again in the backward pass they do not round on the way.
+    return spikes.to(current.dtype), v if noise is None else v.to(current.dtype), _to(before, current.dtype)
+
+
+def _to(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if values is None else values.to(dtype)
 
 
 def repeated(current: Tensor, steps: int) -> Tensor:
@@ -170,39 +181,51 @@ class _MultiStepLIF(torch.autograd.Function):
         spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, keep, steps)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(current if again else v)
-        ctx.params, ctx.affine, ctx.again = params, affine, again
+        ctx.params, ctx.affine, ctx.again, ctx.dtype = params, affine, again, current.dtype
         ctx.steps = len(spikes) if len(current) < len(spikes) else 0
         ctx.set_materialize_grads(False)
         return spikes, before_noise
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None, None]:
+        refuse_second_derivative()
         (saved,) = ctx.saved_tensors
         params: LIFParams = ctx.params
         for_spikes, for_membrane = grads
         if for_spikes is None and for_membrane is None:
             return None, None, None, None, None, None
-        # With grad mode on the gradient is to be differentiated again, which a kernel's result would silently not be.
-        kernels = None if torch.is_grad_enabled() else kernels_for(saved)
+        kernels = kernels_for(saved)
         if kernels is not None and kernels.differentiates(params.surrogate):
             how = {"simulated": not ctx.again, "steps": ctx.steps}
             grad = kernels.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
-            return _as_summed(grad, ctx), None, None, None, None, None
+            return _as_summed(grad, ctx).to(ctx.dtype), None, None, None, None, None
         v = _simulate(saved, None, params, False, ctx.affine, True, ctx.steps)[1] if ctx.again else saved
         assert v is not None
-        grad = bptt(v, params, lambda _, x: params.surrogate.grad(x), for_spikes, for_membrane)
+        wide = torch.float32 if ctx.dtype == torch.bfloat16 else v.dtype
+        widened = (_to(value, wide) for value in (for_spikes, for_membrane))
+        grad = bptt(v.to(wide), params, lambda _, x: params.surrogate.grad(x), *widened)
         if ctx.steps:
             # One step after the other, as the kernel adds.
             grad = functools.reduce(torch.add, grad).unsqueeze(0)
         if ctx.affine is not None:
             channels = (-1, *[1] * (v.dim() - 3))
             grad = grad * ctx.affine.back.view(channels) * ctx.affine.weight.view(channels)
-        return _as_summed(grad, ctx), None, None, None, None, None
+        return _as_summed(grad, ctx).to(ctx.dtype), None, None, None, None, None
 
 
 def _as_summed(grad: Tensor, ctx: Any) -> Tensor:
     """In training, a sum over time in the layout in which torch sums: the sums that follow go through it in order."""
     return grad.contiguous() if ctx.steps and ctx.affine is None else grad
+
+
+def refuse_second_derivative() -> None:
+    """To be called in an analytic backward pass, whose result has no graph: a further derivative would silently lack it.
+
+    Raises:
+        RuntimeError: the gradient is to be differentiated again.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("the gradient of a spiking layer cannot be differentiated again (create_graph=True)")
 
 
 def _stack_like(flat: Tensor, one_step: Tensor, steps: int) -> Tensor:

@@ -15,6 +15,10 @@ from models.random import Noise, active_noise_stream
 from models.surrogates import Surrogate, Triangular, parse_surrogate
 from models.time import merged
 
+_ONCE = 4
+"""A static image's currents are kept as one step's up to so many: a longer sum over time torch adds up in another
+order, and the gradients of networks would have other bits than those that stored results were measured with."""
+
 
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer with hard reset (TGO, Eq. 1-3).
@@ -66,7 +70,8 @@ class LIF(nn.Module):
         """
         replacement = self.replacement if torch.is_grad_enabled() and current.requires_grad else None
         watched = bool(self._observers)
-        plain = self.reference or watched or replacement is not None
+        plain = self.reference or watched or replacement is not None or not self._draws_usual_noise
+        plain = plain or steps > _ONCE
         affine = None if norm is None or plain else fused(norm, current)
         if norm is not None and affine is None:
             current = merged(norm, current)
@@ -117,6 +122,12 @@ class LIF(nn.Module):
     def noise_source(self, current: Tensor) -> Noise | Tensor | None:
         """The same, perhaps not yet drawn."""
         return self.noise(current)
+
+    @property
+    def _draws_usual_noise(self) -> bool:
+        """Whether the noise is a layer's of this file, which does not look at the currents; a subclass's own may."""
+        usual = (type(self).noise, type(self).noise_source)
+        return usual in ((LIF.noise, LIF.noise_source), (NoisyLIF.noise, NoisyLIF.noise_source))
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, v_threshold={self.v_threshold}, surrogate={self.surrogate}"

@@ -17,7 +17,7 @@ def fused(norm: nn.Module, current: Tensor) -> Affine | None:
         norm: the module in front of the neuron.
         current: what it will normalise, [T, N, C, *].
     """
-    if norm.training or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) or norm._forward_hooks:
+    if norm.training or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) or _is_touched(norm):
         return None
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     weight, bias, mean, variance = norm.weight, norm.bias, norm.running_mean, norm.running_var
@@ -25,8 +25,28 @@ def fused(norm: nn.Module, current: Tensor) -> Affine | None:
         return None
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return None
-    kernels = kernels_for(current)
-    single = all(value.dtype == torch.float32 for value in (weight, bias, mean, variance))
-    if kernels is None or not channel_last(current[0]) or not single:
+    factors = (weight, bias, mean, variance)
+    fits = all(factor.dtype == torch.float32 and factor.device == current.device for factor in factors)
+    if not fits or current.dim() < 3 or norm.num_features != current.shape[2] or not channel_last(current[0]):
         return None
-    return kernels.affine(weight, bias, mean, variance, norm.eps)
+    kernels = kernels_for(current)
+    if kernels is not None:
+        dense = [factor.contiguous() for factor in factors]
+        return kernels.affine(dense[0], dense[1], dense[2], dense[3], norm.eps)
+    # In bfloat16 the module would round between the normalisation and the neuron, which kernels do not.
+    return _affine(*factors, norm.eps) if current.dtype == torch.bfloat16 else None
+
+
+def _is_touched(norm: nn.Module) -> bool:
+    """Whether somebody hangs on to the module's calls, or has put another function in their place."""
+    hooks = (norm._forward_hooks, norm._forward_pre_hooks, norm._backward_hooks, norm._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(norm)
+
+
+def _affine(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Affine:
+    """The kernels' factors, by torch operations."""
+    # Vector libraries may be an ulp off in a single-precision root; rounded from double it is exact.
+    scale = 1 / (variance + eps).double().sqrt().float() * weight
+    shift = (bias.double() - mean.double() * scale.double()).float()
+    back = (1 / (variance.double() + eps).sqrt()).float()
+    return Affine(scale, shift, back, weight.detach())

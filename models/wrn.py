@@ -4,10 +4,9 @@ from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from models.kernels import Affine, dense, kernels_for, native
-from models.lif import LIFParams, repeated
+from models.kernels import Affine, alike, channel_last, dense, kernels_for, native
+from models.lif import LIFParams, refuse_second_derivative, repeated
 from models.net import Encoding, NeuronFactory, SpikingNet
 from models.neurons import LIF
 from models.norm import fused
@@ -23,9 +22,12 @@ class ConvexCombination(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         trained = torch.is_grad_enabled() and self.coefficients.requires_grad
-        if not trained and kernels_for(a) is not None and a.stride() == b.stride() and dense(a):
+        if not trained and kernels_for(a) is not None and alike(a, b) and dense(a):
             first, second = self.coefficients.tolist()
             return _Combined.apply(a, b, first, second)  # type: ignore[no-any-return]
+        if not trained and a.dtype == torch.bfloat16:
+            # As the kernel: rounded once.
+            return (self.coefficients[0] * a.float() + self.coefficients[1] * b.float()).to(a.dtype)
         return self.coefficients[0] * a + self.coefficients[1] * b
 
 
@@ -41,9 +43,10 @@ class _Combined(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        refuse_second_derivative()
         (grad,) = grads
         first, second = ctx.coefficients
-        kernels = None if torch.is_grad_enabled() else kernels_for(grad)
+        kernels = kernels_for(grad)
         if kernels is not None and dense(grad):
             return *kernels.spread(grad, first, second), None, None
         return grad * first, grad * second, None, None
@@ -63,8 +66,8 @@ class _Joined(torch.autograd.Function):
         return total, spikes
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         (total,) = ctx.saved_tensors
         for_total, for_spikes = grads
         if for_spikes is None:
@@ -99,9 +102,11 @@ class _Block(nn.Module):
     def _joined(self, skip: Tensor, branch: Tensor, neuron: LIF, norm: nn.Module) -> tuple[Tensor, Tensor]:
         coefficients, kernels = self.combine.coefficients, kernels_for(branch)
         trained = torch.is_grad_enabled() and coefficients.requires_grad
-        if kernels is not None and kernels.JOINS and not trained and neuron.is_plain and native.joins(neuron.params):
+        # In bfloat16 the sum is rounded before the neuron sees it, and its gradients before they are added.
+        joins = kernels is not None and kernels.JOINS and branch.dtype == torch.float32
+        if joins and not trained and neuron.is_plain and native.joins(neuron.params):
             affine = fused(norm, branch)
-            if affine is not None and skip.stride() == branch.stride() and dense(branch):
+            if affine is not None and alike(skip, branch) and dense(branch) and channel_last(branch[0]):
                 a, b = coefficients.tolist()
                 return _Joined.apply(skip, branch, a, b, neuron.params, affine)  # type: ignore[no-any-return]
         x = self.combine(skip, branch)

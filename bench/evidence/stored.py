@@ -5,12 +5,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from attacks.projections import VERSIONS
 from bench.checkpoint import load_into, load_tensors
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.registry import MODELS
 from bench.respec import cell_from_json
-from bench.spec import CellSpec
+from bench.spec import CellSpec, noise_version
 from bench.store import CellRow, Store
 from bench.training import build_without_rng, checkpoint_path, hash_of, kept_weights
 
@@ -19,11 +20,17 @@ def stored_cell(row: CellRow) -> CellSpec:
     """The specification of a stored cell.
 
     Raises:
-        BenchError: the row is damaged or from a newer version.
+        BenchError: the row is damaged or from a newer version, or its random numbers were another version's.
     """
-    return cell_from_json(
+    cell = cell_from_json(
         row.spec, dataset=row.dataset, defense_name=row.defense, seed=row.seed, attack_name=row.attack
     )
+    if cell.noise_version != noise_version(cell) or cell.attack.ball_version != VERSIONS[cell.attack.norm]:
+        raise BenchError(
+            f"cell {row.key[:12]} was measured with an older version's random numbers, which are not those that "
+            "would be drawn now; run it again"
+        )
+    return cell
 
 
 def stored_network(

@@ -18,7 +18,7 @@ from bench.names import without_eot
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json
-from bench.spec import EVALUATION_VERSION, CellSpec, identity_of
+from bench.spec import EVALUATION_VERSION, CellSpec, identity_of, noise_version
 from defenses.base import Setting
 
 Known = tuple[CellSpec, Dataset]
@@ -72,7 +72,8 @@ def _cell(parcel: Parcel) -> CellSpec:
         spec, dataset=labels["dataset"], defense_name=labels["defense"], seed=labels["seed"],
         attack_name=labels["attack"],
     )  # fmt: skip
-    if (cell.version, cell.dtype) != (EVALUATION_VERSION, "float32"):
+    stale = cell.noise_version != noise_version(cell)
+    if (cell.version, cell.dtype) != (EVALUATION_VERSION, "float32") or stale:
         raise BenchError(f"cell {parcel.key[:12]} was scored by other rules; measure again with this release")
     _check_attack(parcel, cell)
     if MODELS.entry(cell.model.name).fingerprint() != cell.model.fingerprint:

@@ -18,6 +18,7 @@ from bench.report.formats import write_sheet
 from bench.report.sheet import Piece, Sheet, rate_piece
 from bench.statistics import Rate
 from bench.store import CellRow, Store
+from bench.ways import stops_early
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
@@ -33,7 +34,7 @@ class Matrix:
             measured in one way: attacks alone differ between its columns.
         cells: the cells shown, in the order of the columns within the order of the rows.
         iterate: which iterates had to fail: `last` or `any`.
-        hidden: cells left out because they are invalid or a later one of the same place replaced them.
+        hidden: cells left out: invalid, without the iterate asked for, or replaced by a later one of their place.
         suspect: (row, column) of rates that may be too high.
     """
 
@@ -57,7 +58,7 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     columns: dict[str, tuple[object, ...]] = {}
     hidden, named_alike = 0, _named_alike(rows)
     for row in rows:
-        if row.summary is None or row.verdict == "invalid":
+        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and stops_early(row)):
             hidden += 1
             continue
         place = _place(row)
@@ -168,4 +169,5 @@ def _caption(table: Matrix, places: pd.DataFrame, constant: Sequence[str]) -> st
     times = {f"T {row.spec['model']['T']}" for row in table.cells}
     facts += [*(next(iter(found)) for found in (threats, times) if len(found) == 1)]
     caption = f"Robust accuracy in percent, 95% Wilson interval; {iterate[table.iterate]}. {', '.join(facts)}."
-    return caption + (f" {table.hidden} invalid or superseded cells are left out." if table.hidden else "")
+    left_out = f" {table.hidden} cells are left out: invalid, superseded or without a last iterate."
+    return caption + (left_out if table.hidden else "")

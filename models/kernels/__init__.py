@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from models.kernels import gpu, native
-from models.kernels.native import Affine, channel_last, dense
+from models.kernels.native import Affine, alike, channel_last, dense
 from models.surrogates import Surrogate
 
 if TYPE_CHECKING:
     from models.lif import LIFParams
     from models.random import Noise
 
-__all__ = ["Affine", "Kernels", "channel_last", "dense", "kernels_for"]
+__all__ = ["Affine", "Kernels", "alike", "channel_last", "dense", "kernels_for"]
 
 
 class Kernels(Protocol):

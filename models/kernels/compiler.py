@@ -9,22 +9,27 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
+import torch
+
 _SOURCE = Path(__file__).with_name("lif.c")
+_WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 _FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-fopenmp"),
+    *("-std=gnu11", "-O3", "-march=native", *_WIDE, "-fPIC", "-fopenmp"),
     # Every operation is rounded as written; what is relaxed are errno and traps, which keep loops from vectorising.
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 )
 _SECONDS = 120
+_CAPABILITIES = ("AVX2", "AVX512")
 SWITCH = "BENCH_KERNELS"
 """Environment variable; `torch` runs the torch operations even where kernels could be had."""
 
@@ -58,31 +63,49 @@ def compiled() -> tuple[ctypes.CDLL | None, str]:
     compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None:
         return None, "no C compiler (gcc or clang) on the PATH"
+    if torch.backends.cpu.get_cpu_capability() not in _CAPABILITIES:
+        # Elsewhere torch's own loops round otherwise, and the kernels would not give their bits.
+        return None, f"not tried with torch's {torch.backends.cpu.get_cpu_capability()} operations"
     try:
-        return ctypes.CDLL(str(_built(compiler))), ""
-    except (OSError, subprocess.SubprocessError) as error:
+        return _loaded(compiler), ""
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return None, f"{compiler} could not build them: {_last_line(error)}"
 
 
-def _built(compiler: str) -> Path:
-    """The shared object for this source, compiler and processor; built if it is not there yet."""
+def _loaded(compiler: str) -> ctypes.CDLL:
+    """The kernels for this source, compiler and processor; built if they are not there yet.
+
+    Raises:
+        OSError: no folder to keep them in, or nothing that can be loaded.
+        subprocess.SubprocessError: the compiler failed.
+    """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=True)
     threads = _openmp()
     what = (_SOURCE.read_text(), version.stdout, *_FLAGS, threads, platform.machine(), _processor())
     name = f"lif-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
+    problem: OSError = OSError("no folder to keep them in can be written")
     for folder in _folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if folder.stat().st_uid != os.getuid():
-                # Somebody else's folder may hold somebody else's code.
-                continue
-            target = folder / name
-            if not target.exists():
-                _compile(compiler, target, threads)
-            return target
-        except OSError:
-            continue
-    raise OSError("no folder to keep them in can be written")
+        target = folder / name
+        for _ in range(2):
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not target.exists():
+                    _compile(compiler, target, threads)
+                if not (_is_ours(folder) and _is_ours(target)):
+                    raise OSError(f"'{folder}' can be written by others, so what lies there is not loaded")
+                return ctypes.CDLL(str(target))
+            except OSError as error:
+                problem = error
+                # Half a file, from a disk that was full: build it again, once.
+                with suppress(OSError):
+                    target.unlink(missing_ok=True)
+    raise problem
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have put it there: code is loaded from it."""
+    status = path.lstat()
+    return status.st_uid == os.getuid() and not stat.S_ISLNK(status.st_mode) and not status.st_mode & 0o022
 
 
 def _compile(compiler: str, target: Path, threads: str) -> None:
@@ -95,21 +118,30 @@ def _compile(compiler: str, target: Path, threads: str) -> None:
             [compiler, "-shared", "-Wl,-z,defs", str(compiled), "-o", str(built), threads or "-fopenmp", "-lm"],
         ):
             subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        built.chmod(0o700)
+        with built.open("rb") as file:
+            # On the disk before it has its name: a machine that loses power leaves no half library.
+            os.fsync(file.fileno())
         built.replace(target)
 
 
 def _openmp() -> str:
     """The OpenMP library that torch has loaded: with one of their own the kernels' threads would fight torch's."""
     try:
-        loaded = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        # A path may hold spaces.
+        loaded = [fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6]
     except OSError:
         return ""
     return next((path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5"))), "")
 
 
 def _folders() -> list[Path]:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return [home / "snn-bench", Path(tempfile.gettempdir()) / f"snn-bench-{os.getuid()}"]
+    found = []
+    with suppress(RuntimeError):
+        # A user without a home, as in some containers.
+        found.append(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snn-bench")
+    return [*found, Path(tempfile.gettempdir()) / f"snn-bench-{os.getuid()}"]
 
 
 def _processor() -> str:

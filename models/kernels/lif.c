@@ -169,7 +169,8 @@ static inline void foresee(const void *from, int64_t bytes) {
 }
 
 /* The bodies below are inlined, with constant flags, into small functions of one loop each: compilers turn these into
- * vector instructions, and not the same loops inside the parallel regions. */
+ * vector instructions, and not the same loops inside the parallel regions. A condition that always holds, `if (a)`, tells
+ * them which pointers are never null. */
 #define BODY static inline __attribute__((always_inline))
 #define LOOP static __attribute__((noinline))
 

@@ -123,6 +123,11 @@ def _numbers(rows: Tensor) -> Tensor:
     return rows.to(torch.int64).contiguous()
 
 
+def alike(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors may be walked through together: one shape, layout and type."""
+    return x.shape == y.shape and x.stride() == y.stride() and x.dtype == y.dtype and x.device == y.device
+
+
 def _channels(one_step: Tensor) -> int:
     return one_step.shape[1] if one_step.dim() > 1 else 1
 
@@ -203,7 +208,7 @@ def _empty(one: Tensor, T: int) -> Tensor:
 
 def _like(value: Tensor, one: Tensor, T: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The values in the memory layout of T steps like `one`."""
-    if value.dtype == dtype and value.stride() == (one.numel(), *one.stride()):
+    if value.dtype == dtype and value.shape == (T, *one.shape) and value.stride() == (one.numel(), *one.stride()):
         return value
     return _empty(one.to(dtype) if one.dtype != dtype else one, T).copy_(value)
 

@@ -1,6 +1,7 @@
 """Leaving images alone whose path is known changes nothing but the cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 
 import pytest
@@ -43,18 +44,33 @@ def written_out(
     return path
 
 
-class Counted(nn.Module):
-    """Counts the images that it is asked about."""
+@contextmanager
+def counting(model: nn.Module) -> Iterator[list[int]]:
+    """The sizes of the batches that the model is asked about."""
+    sizes: list[int] = []
+    hook = model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    yield sizes
+    hook.remove()
+
+
+class Foreign(nn.Module):
+    """A module that is nobody's here; its gradient may depend on what it will."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.images, self.sizes = model, 0, []
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        self.sizes.append(len(x))
         logits: Tensor = self.model(x)
         return logits
+
+
+class Ties(nn.Module):
+    """Right at the start, undecided within reach, right again further on: along one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = (x.flatten(1)[:, :1] - 0.5 - 1 / 64).abs()
+        return torch.cat([distance, torch.zeros_like(distance) + 0 * distance], 1)
 
 
 @pytest.mark.parametrize("n", [3, 11, 16, 40, 70])
@@ -68,18 +84,17 @@ def test_it_gives_the_points_of_the_formula(
     rng = CounterRNG(1, torch.arange(n))
     with noise_stream(model, 3, torch.arange(n)):
         expected = written_out(model, x, y, threat, steps, alpha, rng)
-    counted = Counted(model)
-    with noise_stream(counted, 3, torch.arange(n)):
-        found = pgd(counted, x, y, threat, steps=60, alpha=alpha, rng=rng, snapshots=steps)
+    with noise_stream(model, 3, torch.arange(n)), counting(model) as sizes:
+        found = pgd(model, x, y, threat, steps=60, alpha=alpha, rng=rng, snapshots=steps)
     assert set(found) == set(steps)
     for step in steps:
         assert torch.equal(found[step].last, expected[step].last)
         assert torch.equal(found[step].best, expected[step].best)
     if neuron is None and norm == "linf" and n > LEAST_ROWS:
-        assert counted.images < 60 * n
+        assert sum(sizes) < 60 * n
     if neuron is not None:
-        assert counted.images == 60 * n
-    assert min(counted.sizes) >= min(n, LEAST_ROWS)
+        assert sum(sizes) == 60 * n
+    assert min(sizes) >= min(n, LEAST_ROWS)
 
 
 @settings(max_examples=60)
@@ -108,8 +123,8 @@ def test_early_stop_is_any_iterate_for_less() -> None:
     y = torch.where(torch.arange(n) % 3 > 0, model(x).argmax(1), y)
     threat, rng = Threat(Fraction(1, 32)), CounterRNG(1, torch.arange(n))
     both = pgd(model, x, y, threat, steps=20, alpha=1 / 64, rng=rng, snapshots=(3, 7))
-    counted = Counted(model)
-    stopped = pgd(counted, x, y, threat, steps=20, alpha=1 / 64, rng=rng, snapshots=(3, 7), early_stop=True)
+    with counting(model) as sizes:
+        stopped = pgd(model, x, y, threat, steps=20, alpha=1 / 64, rng=rng, snapshots=(3, 7), early_stop=True)
     assert set(stopped) == set(both)
     survivors = []
     for step, candidate in stopped.items():
@@ -121,7 +136,24 @@ def test_early_stop_is_any_iterate_for_less() -> None:
         survivors.append(int((~broken).sum()))
         assert torch.equal(candidate.last[~broken], both[step].last[~broken])
     assert 0 < survivors[0] < n
-    assert counted.images < 0.8 * 20 * n
+    assert sum(sizes) < 0.8 * 20 * n
+
+
+def test_early_stop_stops_at_a_tie_which_is_no_correct_prediction() -> None:
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
+    arguments = {"steps": 4, "alpha": 1 / 64, "rng": CounterRNG(0, torch.arange(1)), "random_start": False}
+    # The margin loss falls away from the tie on both sides, so the last iterate may be right again.
+    stopped = pgd(Ties(), x, y, Threat(Fraction(1, 8)), loss="margin", early_stop=True, **arguments)[4]
+    assert float(margin(Ties()(stopped.last), y)) == 0
+
+
+def test_nothing_is_assumed_of_others_modules() -> None:
+    n = 40
+    model, x, y = Foreign(spiking_net()), images(n), labels(n)
+    assert not is_memoryless(model, x)
+    with counting(model) as sizes:
+        pgd(model, x, y, Threat(Fraction(1, 16)), steps=60, alpha=1 / 64, rng=CounterRNG(1, torch.arange(n)))
+    assert sum(sizes) == 60 * n
 
 
 def test_early_stop_is_refused_where_success_may_be_luck() -> None:

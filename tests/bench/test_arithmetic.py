@@ -17,10 +17,13 @@ from bench.errors import BenchError
 from bench.evaluation import CleanScores, evaluate
 from bench.leaderboard.rank import boards
 from bench.plan import make_plan
+from bench.report.matrix import matrix
+from bench.report.run import _cells_of
 from bench.resolve import parse_attack
 from bench.scheduler import Listener, run_plan
 from bench.spec import key_of, randomness_key, trajectory_key
 from bench.store import Store
+from bench.worst import networks
 from models.kernels import native
 from models.neurons import NeuronSpec, spiking_layers
 
@@ -103,12 +106,16 @@ def test_noisy_networks_carry_their_generator_s_version_and_plain_ones_do_not(ti
 def test_what_is_known_without_attack_is_computed_once(data: Dataset) -> None:  # noqa: F811
     model, spec = network(data)
     known: CleanScores = {}
-    costs = []
+    costs, calls = [], []
     for name in ("fgsm", "fgsm"):
+        made: list[int] = []
+        hook = model.register_forward_hook(lambda *_, made=made: made.append(1))
         (result,) = evaluate(model, data, [cell(data, spec, name)], device=CPU, clean=known)
+        hook.remove()
         costs.append(result.forwards)
-    draws, n = 2, 40
-    assert costs[0] - costs[1] == draws * n
+        calls.append(len(made))
+    assert calls[0] - calls[1] == 2
+    assert costs[0] == costs[1]
     assert len(known) == 1
 
 
@@ -124,6 +131,21 @@ def test_rounded_rows_are_stored_named_and_not_ranked(tiny_npz: Path, tmp_path: 
     (board,) = boards(store, rows)
     shown = {row.attack for entry in board.entries for seed in entry.seeds for row in seed.cells}
     assert shown == {"fgsm"}
+    store.close()
+
+
+def test_a_row_that_stopped_early_has_no_last_iterate(tiny_npz: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "bench.sqlite")
+    request = tiny_request(tiny_npz, attacks=("fgsm", "pgd5"), params={"early_stop": "true"})
+    plan = make_plan(request, tmp_path, tmp_path).known_to(store)
+    assert not run_plan(plan, store, tmp_path, CPU, Listener()).failures
+    rows = store.cells(status="done")
+    assert [row.attack for row in rows] == ["fgsm", "pgd5:early_stop=true"]
+    assert "pgd5:early_stop=true" not in matrix(rows, "last").frame.columns
+    assert "pgd5:early_stop=true" in matrix(rows, "any").frame.columns
+    assert [_cells_of(row)["robust accuracy"] == "-" for row in rows] == [False, True]
+    assert networks(store, rows, "last") == []
+    assert len(networks(store, rows, "any")) == 1
     store.close()
 
 

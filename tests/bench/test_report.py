@@ -107,7 +107,7 @@ def test_invalid_and_superseded_cells_are_counted_not_shown() -> None:
     assert table.hidden == 2
     assert list(table.rates.columns) == ["clean", "fgsm"]
     assert table.rates.iloc[0]["fgsm"].value == 0.3
-    assert "2 invalid or superseded cells are left out" in render(table, "text")
+    assert "2 cells are left out: invalid, superseded or without a last iterate" in render(table, "text")
 
 
 def test_the_any_iterate_reading_is_another_column() -> None:

@@ -196,10 +196,66 @@ def test_normalisation_runs_as_it_is_where_it_must() -> None:
     assert fused(norm.requires_grad_(False), current.contiguous()) is None
     assert fused(norm, current.double()) is None
     assert fused(nn.Identity().eval(), current) is None
-    hook = norm.register_forward_hook(lambda *_: None)
-    assert fused(norm, current) is None
-    hook.remove()
+    for hook in (norm.register_forward_hook(lambda *_: None), norm.register_forward_pre_hook(lambda *_: None)):
+        assert fused(norm, current) is None
+        hook.remove()
+    assert fused(settled_norm(nn.BatchNorm2d, 4), current) is None
     assert fused(norm, current) is not None
+    norm.forward = lambda x: x  # type: ignore[method-assign]
+    assert fused(norm, current) is None
+
+
+def test_statistics_of_any_stride_are_read_in_order() -> None:
+    current = currents(4, (3, 8, 5, 6), "channels last", 1)
+    norm, strided = settled_norm(nn.BatchNorm2d, 8), settled_norm(nn.BatchNorm2d, 8)
+    wide = torch.zeros(8, 3)
+    wide[:, 0] = norm.weight  # type: ignore[assignment]
+    strided.weight = nn.Parameter(wide[:, 0], requires_grad=False)
+    norm.running_mean = torch.full((8,), 0.25)
+    strided.running_mean = torch.tensor(0.25).expand(8)
+    assert torch.equal(LIF()(current, norm), LIF()(current, strided))
+
+
+def test_noise_of_one_step_is_no_noise_of_many() -> None:
+    params = LIFParams(0.5, 1.0, 0.0, False, Triangular())
+    with pytest.raises(RuntimeError):
+        native.simulate(currents(4, (2, 3), "plain", 0), torch.zeros(1, 2, 4), params, None, False, False)
+    one = torch.full((1, 2, 3), 0.5)
+    ours = native.simulate(currents(4, (2, 3), "plain", 0), one, params, None, False, True)[1]
+    assert same(ours, simulate(currents(4, (2, 3), "plain", 0), one.expand(4, 2, 3), params, False)[1])
+
+
+class Proportional(LIF):
+    """Noise that looks at the currents."""
+
+    def noise(self, current: Tensor) -> Tensor:
+        return 0.3 * current
+
+
+def test_noise_that_looks_at_currents_sees_them_normalised() -> None:
+    norm = settled_norm(nn.BatchNorm2d, 8)
+    current = currents(4, (3, 8, 5, 6), "channels last", 1)
+    assert same(Proportional()(current, norm), Proportional()(merged(norm, current)))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    x = currents(3, (2, 8), "plain", 0).clone().requires_grad_()
+    spikes, _ = lif(x, LIFParams(0.5, 1.0, 0.0, False, Triangular()))
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(spikes.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("T", [1, 2, 4, 5, 20])
+@pytest.mark.parametrize("channels", [1, 16])
+def test_a_static_image_gives_the_bits_of_the_image_at_every_step(T: int, channels: int) -> None:
+    """Stored results were measured that way: the normalised current repeated, its gradients summed by autograd."""
+    norm = settled_norm(nn.BatchNorm2d, channels)
+    x = currents(1, (3, channels, 5, 6), "channels last", 1).clone()
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weights = torch.randn(T, 3, channels, 5, 6, generator=torch.Generator().manual_seed(3))
+    once = torch.autograd.grad((LIF()(a, norm, T) * weights).sum(), a)[0]
+    each = torch.autograd.grad((LIF()(merged(norm, b).expand(T, *x.shape[1:])) * weights).sum(), b)[0]
+    assert torch.equal(once, each)
 
 
 class Half(LIF):
@@ -256,34 +312,36 @@ from test_kernels import lively, evaluated
 from models import LIF, NoisyLIF
 from models.vgg import VGG11
 from models.wrn import WRN16x4
-torch.save(evaluated({build}, {neuron}, {side}), {file!r})
+torch.save(evaluated({build}, {neuron}, {side}, {half}), {file!r})
 """
 
 
-def evaluated(build: Callable[..., nn.Module], neuron: Callable[[], LIF], side: int) -> list[Tensor]:
-    """Logits, input gradient and potentials of a network."""
+def evaluated(build: Callable[..., nn.Module], neuron: Callable[[], LIF], side: int, half: bool) -> list[Tensor]:
+    """Logits, input gradient and potentials of a network, in bfloat16 or not."""
     model = lively(build, neuron, side)
     x = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
     x = x.contiguous(memory_format=torch.channels_last)
-    with frozen(model), noise_stream(model, 5, torch.arange(5)):
+    rounded = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
+    with frozen(model), noise_stream(model, 5, torch.arange(5)), rounded:
         found = input_gradient(model, x, torch.arange(5), cross_entropy)
         with record_membrane(model) as membrane, torch.no_grad():
             model(x)
     return [found.logits, found.grad, *membrane.values()]
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("build", "neuron", "side"), [(WRN16x4, LIF, 16), (WRN16x4, NoisyLIF, 16), (VGG11, LIF, 8)], ids=str
 )
 def test_a_network_has_one_output_with_and_without_kernels(
-    build: Callable[..., nn.Module], neuron: type[LIF], side: int, tmp_path: Path
+    build: Callable[..., nn.Module], neuron: type[LIF], side: int, half: bool, tmp_path: Path
 ) -> None:
     file, path = str(tmp_path / "plain.pt"), [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    code = _NETWORK.format(path=path, build=build.__name__, neuron=neuron.__name__, side=side, file=file)
+    code = _NETWORK.format(path=path, build=build.__name__, neuron=neuron.__name__, side=side, half=half, file=file)
     switched = {**environment(), compiler.SWITCH: "torch"}
     subprocess.run([sys.executable, "-c", code], check=True, env=switched, timeout=300)
     plain = torch.load(file, weights_only=True)
-    ours = evaluated(build, neuron, side)
+    ours = evaluated(build, neuron, side, half)
     assert float(ours[1].abs().max()) > 0
     assert len(ours) == 2 + len(spiking_layers(lively(build, neuron, side)))
     assert [same(a, b) for a, b in zip(ours, plain, strict=True)] == [True] * len(ours)
