@@ -219,7 +219,7 @@ def _as_summed(grad: Tensor, ctx: Any) -> Tensor:
 
 
 def refuse_second_derivative() -> None:
-    """To be called in an analytic backward pass, whose result has no graph: a further derivative would silently lack it.
+    """To be called in an analytic backward pass: its result has no graph for a second derivative to follow.
 
     Raises:
         RuntimeError: the gradient is to be differentiated again.

@@ -141,8 +141,8 @@ def test_a_row_that_stopped_early_has_no_last_iterate(tiny_npz: Path, tmp_path: 
     assert not run_plan(plan, store, tmp_path, CPU, Listener()).failures
     rows = store.cells(status="done")
     assert [row.attack for row in rows] == ["fgsm", "pgd5:early_stop=true"]
-    assert "pgd5:early_stop=true" not in matrix(rows, "last").frame.columns
-    assert "pgd5:early_stop=true" in matrix(rows, "any").frame.columns
+    assert "pgd5:early_stop=true" not in matrix(rows, "last").rates.columns
+    assert "pgd5:early_stop=true" in matrix(rows, "any").rates.columns
     assert [_cells_of(row)["robust accuracy"] == "-" for row in rows] == [False, True]
     assert networks(store, rows, "last") == []
     assert len(networks(store, rows, "any")) == 1
