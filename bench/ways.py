@@ -27,11 +27,6 @@ def way_of(row: CellRow, trained: Trained) -> str:
     return canonical_json([row.spec["model"], spec, given])
 
 
-def stops_early(row: CellRow) -> bool:
-    """Whether a cell's attack left images alone once they were broken, so that there is no last iterate to speak of."""
-    return bool(dict(row.spec["attack"].get("params", ())).get("early_stop"))
-
-
 def is_noisy(row: CellRow) -> bool:
     """Whether the network under a cell draws noise when it is run."""
     return bool(row.spec["model"]["neuron"]["kind"] != NeuronSpec().kind)

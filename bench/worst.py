@@ -12,7 +12,6 @@ from bench.outcome import Outcome
 from bench.registry import ATTACKS
 from bench.statistics import Rate, wilson, worst_case
 from bench.store import CellRow, Store
-from bench.ways import stops_early
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
     """
     groups: dict[str, list[CellRow]] = {}
     for row in rows:
-        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and stops_early(row)):
+        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and row.stops_early):
             continue
         spec = row.spec
         same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps, spec["dtype"]]

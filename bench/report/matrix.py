@@ -18,7 +18,6 @@ from bench.report.formats import write_sheet
 from bench.report.sheet import Piece, Sheet, rate_piece
 from bench.statistics import Rate
 from bench.store import CellRow, Store
-from bench.ways import stops_early
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
@@ -58,7 +57,7 @@ def matrix(rows: Sequence[CellRow], iterate: str = "last") -> Matrix:
     columns: dict[str, tuple[object, ...]] = {}
     hidden, named_alike = 0, _named_alike(rows)
     for row in rows:
-        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and stops_early(row)):
+        if row.summary is None or row.verdict == "invalid" or (iterate == "last" and row.stops_early):
             hidden += 1
             continue
         place = _place(row)

@@ -14,7 +14,6 @@ from bench.report.text import KEY_LENGTH, counted, emit, fits, make_console, mak
 from bench.scheduler import Report
 from bench.statistics import Rate
 from bench.store import CellRow
-from bench.ways import stops_early
 
 
 def print_results(plan: Plan, report: Report, store: str) -> None:
@@ -85,7 +84,7 @@ def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table
         notes += [""] * (4 - len(notes))
         for number, (name, rate) in enumerate((rates | {"attack success": s.attack_success}).items()):
             hide = row.verdict == "invalid" and name != "clean accuracy"
-            hide = hide or (stops_early(row) and name == "robust accuracy")
+            hide = hide or (row.stops_early and name == "robust accuracy")
             value, _, interval = ("-" if hide else percent(rate)).partition(" ")
             interval += mark(row) if interval and name != "clean accuracy" else ""
             first = [cell[label] if number == 0 else "" for label in labels]
@@ -108,7 +107,7 @@ def _cells_of(row: CellRow) -> dict[str, str]:
         "attack": row.attack,
         "eps": format_eps(Fraction(row.eps)),
         "clean accuracy": percent(s.clean),
-        "robust accuracy": "-" if stops_early(row) else attacked(s.robust),
+        "robust accuracy": "-" if row.stops_early else attacked(s.robust),
         "any iterate": attacked(s.robust_any),
         "n": str(s.robust.n),
         "attack success": attacked(s.attack_success),

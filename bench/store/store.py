@@ -83,6 +83,11 @@ class CellRow:
     findings: tuple[Finding, ...] | None = None
     audit: AuditRow | None = None
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether its attack left images alone once they were broken, so that there is no last iterate to speak of."""
+        return bool(dict(self.spec["attack"].get("params", ())).get("early_stop"))
+
 
 class Store:
     """An open database.
