@@ -1,5 +1,6 @@
 """The committed results: every table on a page comes out of the outcomes that lie beside it."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -29,3 +30,18 @@ def test_tables_and_tests_come_out_of_the_outcomes(imported: Run, tmp_path: Path
         if "-o" not in arguments:
             assert shown.stdout.strip() in text, arguments
     assert (tmp_path / "cells.csv").read_text() == (PAGE / "cells.csv").read_text()
+
+
+SPEED = ROOT / "results" / "perf"
+SHOWN = re.findall(r"<!-- shows: (\S+) -->\n(.*?)\n<!-- end -->", (SPEED / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("file", "text"), SHOWN, ids=[file for file, _ in SHOWN])
+def test_speeds_come_out_of_the_runs(bench: Run, file: str, text: str) -> None:
+    done = bench("perf", "--show", SPEED / file, "--format", "md")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip() == text
+
+
+def test_every_run_of_speed_is_shown() -> None:
+    assert {file for file, _ in SHOWN} == {file.name for file in SPEED.glob("*.json") if "growth" not in file.name}
