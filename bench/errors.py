@@ -12,6 +12,10 @@ class ConflictingResultError(BenchError):
     """The same key was measured twice with different outcomes."""
 
 
+class LeaseLostError(BenchError):
+    """A worker that was given up lives after all, and somebody else does its work."""
+
+
 def describe(error: BaseException) -> str:
     """Any exception on one line: `TypeError: what (file.py:12)`; a `BenchError` as it is."""
     if isinstance(error, BenchError):

@@ -207,7 +207,8 @@ def test_the_first_schema_s_database_is_migrated_and_keeps_every_row(old_store: 
     opened = Store(old_store)
     with opened.engine.connect() as migrated:
         assert {
-            name: [tuple(r) for r in migrated.exec_driver_sql(f"SELECT * FROM {name}")] for name in tables
+            name: [tuple(r)[: len(before[name][0])] for r in migrated.exec_driver_sql(f"SELECT * FROM {name}")]
+            for name in tables
         } == before
         context = MigrationContext.configure(migrated, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
