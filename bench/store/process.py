@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -89,11 +90,9 @@ def _node() -> str:
             break
         except OSError:
             continue
-    try:
-        # Two containers of one machine count their processes apart.
+    # Two containers of one machine count their processes apart.
+    with suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    except OSError:
-        pass
     return "/".join(parts)
 
 

@@ -16,6 +16,8 @@ from bench.store.store import Store
 RUNNING, LOST = "running", "lost"
 ENDED = ("done", "failed", "interrupted", "cancelled", "stopped")
 """How a campaign ends: all is done; something failed; Ctrl-C; `bench cancel`; its budget was spent."""
+STOP, CANCEL = "stop", "cancel"
+"""What a campaign can be asked: to begin nothing new, or to drop what it does."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class CampaignRow:
 
     Attributes:
         state: `running`, one of `ENDED`, or `lost` where its process is gone.
+        asked: `STOP`, `CANCEL` or nothing.
         cells: of its plan; `stored` of them were known when it began, `done` and `failed` since.
         seconds_left: as it judges.
         command: as typed.
@@ -57,7 +60,7 @@ class CampaignRow:
     id: int
     process: Process
     state: str
-    cancel: bool
+    asked: str
     cells: int
     stored: int
     done: int
@@ -102,13 +105,13 @@ class Roster:
             session.flush()
             return row.id
 
-    def report(self, campaign: int, done: int, failed: int, seconds_left: float | None) -> bool:
-        """Say how far a campaign is; returns whether it was asked to stop."""
+    def report(self, campaign: int, done: int, failed: int, seconds_left: float | None) -> str:
+        """Say how far a campaign is; returns what it was asked."""
         with self.store.writing() as session:
             row = session.get_one(Campaign, campaign)
             row.done, row.failed, row.seconds_left = done, failed, seconds_left
             row.beat, row.seen = row.beat + 1, now()
-            return row.cancel
+            return row.asked
 
     def close_campaign(self, campaign: int, state: str) -> None:
         """A campaign has come to its end, one of `ENDED`."""
@@ -125,14 +128,13 @@ class Roster:
             session.flush()
             return row.id
 
-    def beat(self, worker: int, doing: str, amount: float, total: float, note: str) -> bool:
-        """A worker lives and says what it does; returns whether its campaign was asked to stop."""
+    def beat(self, worker: int, doing: str, amount: float, total: float, note: str) -> str:
+        """A worker lives and says what it does; returns what its campaign was asked."""
         with self.store.writing() as session:
             row = session.get_one(Worker, worker)
             row.doing, row.amount, row.total, row.note = doing[:400], amount, total, note[:200]
             row.beat, row.seen = row.beat + 1, now()
-            cancel = sa.select(Campaign.cancel).where(Campaign.id == row.campaign_id)
-            return bool(session.scalar(cancel))
+            return session.scalar(sa.select(Campaign.asked).where(Campaign.id == row.campaign_id)) or ""
 
     def leave(self, worker: int) -> None:
         """A worker has ended, well or not: what it had taken on is free again."""
@@ -190,8 +192,8 @@ class Roster:
             workers = self._workers(session, [row.id for row, _ in found if row.state == RUNNING])
             return [_campaign(row, provenance, workers.get(row.id, []), watch) for row, provenance in found]
 
-    def cancel(self, campaign: int) -> None:
-        """Ask a campaign to stop, from anywhere.
+    def ask(self, campaign: int, what: str) -> None:
+        """Ask something of a campaign, `STOP` or `CANCEL`, from anywhere.
 
         Raises:
             BenchError: there is no such campaign, or it has ended.
@@ -201,7 +203,7 @@ class Roster:
             if row is None or row.state != RUNNING:
                 problem = f"has ended already ({row.state})" if row else "is not there"
                 raise BenchError(f"campaign {campaign} {problem}; see: bench status")
-            row.cancel = True
+            row.asked = what
 
     def failures(self, prefix: str = "") -> list[FailureRow]:
         """What failed and has not succeeded since, oldest first."""
@@ -241,11 +243,9 @@ def _process(row: Campaign | Worker) -> Process:
     return Process(row.node, row.pid, row.birth)
 
 
-def _campaign(
-    row: Campaign, provenance: Mapping[str, Any], workers: Sequence[WorkerRow], watch: Watch
-) -> CampaignRow:
+def _campaign(row: Campaign, provenance: Mapping[str, Any], workers: Sequence[WorkerRow], watch: Watch) -> CampaignRow:
     lost = row.state == RUNNING and watch.is_lost("campaign", row.id, _process(row), row.beat)
     return CampaignRow(
-        row.id, _process(row), LOST if lost else row.state, row.cancel, row.cells, row.stored, row.done, row.failed,
+        row.id, _process(row), LOST if lost else row.state, row.asked, row.cells, row.stored, row.done, row.failed,
         row.seconds_left, row.beat, row.created, row.seen, str(provenance.get("command", "")), workers,
     )  # fmt: skip

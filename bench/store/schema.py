@@ -115,7 +115,7 @@ class Campaign(Base):
     pid: Mapped[int]
     birth: Mapped[str] = mapped_column(String(40))
     state: Mapped[str] = mapped_column(String(16))
-    cancel: Mapped[bool] = mapped_column(default=False)
+    asked: Mapped[str] = mapped_column(String(8), default="")
     cells: Mapped[int]
     stored: Mapped[int]
     done: Mapped[int] = mapped_column(default=0)

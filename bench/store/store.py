@@ -20,6 +20,8 @@ from bench.store.schema import Audit, Cell, Chunk, Failure, Lease, Run, Weights,
 from bench.store.twins import is_imported, make_room
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.audit.spec import AuditSpec
     from bench.spec import CellSpec
 
@@ -273,6 +275,32 @@ class Store:
                 rows = session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)).all()
                 found |= {row.key: row for row in self._rows(session, rows)}
         return found
+
+    def done_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of the given keys whose cells are finished."""
+        wanted, found = list(keys), set[str]()
+        with self.reading() as session:
+            for start in range(0, len(wanted), 500):
+                query = sa.select(Cell.key).where(Cell.key.in_(wanted[start : start + 500]), Cell.status == DONE)
+                found |= set(session.scalars(query))
+        return found
+
+    def fitting(self, device: "torch.device") -> dict[tuple[str, str, int], int]:
+        """How many images at once fitted into a device's memory, where that was less than a chunk.
+
+        Returns:
+            by key of the model, family of the attack and its `eot`.
+        """
+        from bench.provenance import device_name
+
+        with self.reading() as session:
+            query = sa.select(Cell.spec, Cell.batch, Run.provenance).join(Run, Cell.run_id == Run.id)
+            rows = session.execute(query.where(Cell.batch.is_not(None)).order_by(Cell.updated.desc()).limit(500)).all()
+        return {
+            (hash_of_model(spec["model"]), spec["attack"]["family"], spec["attack"].get("eot", 1)): batch
+            for spec, batch, provenance in reversed(rows)
+            if batch is not None and provenance.get("device") == device_name(device)
+        }
 
     def cells(self, **equal: Any) -> list[CellRow]:
         """All stored cells, oldest first, whose columns equal the given values."""

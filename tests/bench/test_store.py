@@ -240,6 +240,10 @@ def test_candidates_that_were_counted_per_draw_are_counted_again(store: Store) -
     with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE cells SET robust_any_hits = 1")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        for table in ("leases", "workers", "campaigns", "failures"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE cells DROP COLUMN batch")
+        connection.exec_driver_sql("ALTER TABLE chunks DROP COLUMN run_id")
         cut = "UPDATE chunks SET outcome = substr(outcome, 1, 40) WHERE cell_key = ?"
         connection.exec_driver_sql(cut, (key_of(damaged),))
     store.close()
@@ -297,7 +301,7 @@ def test_write_ahead_log_and_foreign_keys_are_on(store: Store) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     with pytest.raises(BenchError, match="FOREIGN KEY"), store.writing() as session:
-        session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00')"))
+        session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00', NULL)"))
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

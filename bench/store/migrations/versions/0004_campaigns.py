@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Integer, sa.ForeignKey("runs.id"), nullable=False),
         *(sa.Column(name, kind, nullable=False) for name, kind in process),
         sa.Column("state", sa.String(16), nullable=False),
-        sa.Column("cancel", sa.Boolean, nullable=False),
+        sa.Column("asked", sa.String(8), nullable=False),
         *(sa.Column(name, sa.Integer, nullable=False) for name in ("cells", "stored", "done", "failed")),
         sa.Column("seconds_left", sa.Double),
         *(sa.Column(name, sa.DateTime(timezone=True), nullable=False) for name in ("created", "seen")),
