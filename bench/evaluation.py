@@ -124,8 +124,8 @@ def _make_room(cell: CellSpec, room: Room, device: torch.device) -> None:
     attack = cell.attack
     if ATTACKS.get(attack.family).own_batches or not ATTACKS.entry(attack.family).builtin:
         raise BenchError(
-            f"attack '{attack.name}' runs out of memory on {room.batch} images at once, and may draw random numbers for "
-            "a batch as a whole, so that halves would have other outcomes; use a device with more memory"
+            f"attack '{attack.name}' runs out of memory on {room.batch} images at once, and may draw random numbers "
+            "for a batch as a whole, so that halves would have other outcomes; use a device with more memory"
         )
     room.shrink(f"attack '{attack.name}'")
     gc.collect()

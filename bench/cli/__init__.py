@@ -24,6 +24,7 @@ from bench.cli import (
     plan,
     run,
     show,
+    status,
     table,
     truth,
     variance,
@@ -95,6 +96,8 @@ def _bench(
 
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
+app.command("status")(status.status)
+app.command("cancel")(status.cancel)
 app.command("ls")(list_.list_)
 app.command("show")(show.show)
 app.command("table")(table.table)

@@ -24,6 +24,7 @@ from bench.report.text import counted, duration, percent
 from bench.scheduler import Listener
 from bench.spec import CellSpec
 from bench.store import CellRow
+from bench.store.roster import WorkerRow
 from bench.training import EpochLog
 from bench.training import Progress as TrainingListener
 
@@ -163,6 +164,7 @@ class Display(Lane):
         self.lanes = {n: Lane(console, bars, f"[{n + 1}] ") for n in range(workers)} if workers > 1 else {}
         self.all: TaskID | None = None
         self.so_far = ""
+        self.others: dict[int, TaskID] = {}
 
     def __enter__(self) -> "Display":
         if self.known:
@@ -180,6 +182,18 @@ class Display(Lane):
 
     def worker(self, number: int) -> Listener:
         return self.lanes.get(number, self)
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None:
+        busy = {row.id: row for row in rows if row.doing}
+        for number in set(self.others) - set(busy):
+            self.bars.remove_task(self.others.pop(number))
+        for number, row in busy.items():
+            if number not in self.others:
+                self.others[number] = self.bars.add_task("", total=row.total, note="")
+            what = f"[{row.process.node.partition('/')[0]}] {row.doing}"
+            self.bars.update(
+                self.others[number], description=what, completed=row.amount, total=row.total or 1, note=row.note
+            )
 
     def progress(self, done: int, failed: int, seconds_left: float | None) -> None:
         left = f"about {duration(seconds_left)} left" if seconds_left else ""

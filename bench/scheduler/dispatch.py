@@ -89,11 +89,6 @@ class Dispatcher:
         return len(self._lost - self._finished)
 
     @property
-    def busy(self) -> bool:
-        """Whether any task is with a worker."""
-        return bool(self._running)
-
-    @property
     def over(self) -> bool:
         """Whether nothing is left, or nothing more may begin."""
         left = self._ready or self._held or any(self._blocked.values())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from bench.plan import TrainJob
 from bench.spec import CellSpec
 from bench.store import CellRow
+from bench.store.roster import WorkerRow
 from bench.training import Progress
 
 
@@ -31,6 +32,9 @@ class Listener:
     def worker(self, number: int) -> "Listener":
         """Who is told what worker `number` of several does."""
         return self
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None:
+        """What workers do that cannot tell it themselves: those on other machines."""
 
     def progress(self, done: int, failed: int, seconds_left: float | None) -> None:
         """How far all of it is: cells done and failed by now, and how long the rest will take."""

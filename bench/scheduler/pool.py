@@ -45,6 +45,7 @@ class Setup:
         campaign: that it takes part in.
         command: as typed, for the provenance.
         threads: of the processor.
+        code: version and commit of the command, which workers elsewhere must have as well; empty where that is sure.
     """
 
     store: str
@@ -55,6 +56,7 @@ class Setup:
     campaign: int
     command: str
     threads: int | None = None
+    code: tuple[str, str | None] | tuple[()] = ()
 
 
 @dataclass
@@ -208,6 +210,7 @@ def _work(link: Connection, setup: Setup, device: str) -> None:
 
 
 def _serve(link: Connection, setup: Setup, device: str) -> None:
+    from bench.scheduler.interrupt import interrupt
     from bench.scheduler.remote import open_worker
 
     stopped = False
@@ -218,7 +221,10 @@ def _serve(link: Connection, setup: Setup, device: str) -> None:
             stopped = link.recv() == STOP
         return stopped
 
-    worker = open_worker(setup, device, _Teller(link), stop=stop, spent=lambda forwards: link.send(("spent", forwards)))
+    worker = open_worker(
+        setup, device, _Teller(link), stop=stop, spent=lambda forwards: link.send(("spent", forwards)),
+        cancelled=interrupt,
+    )  # fmt: skip
     try:
         link.send(("ready", worker.number))
         while (task := link.recv()) is not None:

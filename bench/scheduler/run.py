@@ -105,13 +105,14 @@ def _run(
             pulse = Pulse(lambda: _report(roster, campaign, dispatcher), interrupt)
             dispatcher.asked = lambda: pulse.asked
             setup = Setup(
-                store.target, checkpoints, plan.source, plan.data_dir, tuple(crew.plugins), campaign, origin["command"],
-                crew.threads,
+                store.target, checkpoints.resolve(), plan.source, plan.data_dir, tuple(crew.plugins), campaign,
+                origin["command"], crew.threads, (origin["version"], origin["commit"]),
             )  # fmt: skip
             if crew.cluster is not None:
-                from bench.scheduler.cluster import run_cluster
+                from bench.scheduler.cluster import Share, run_cluster
 
-                run_cluster(dispatcher, setup, crew.cluster, crew.gpus, plan, roster, listener)
+                share = Share(crew.threads or 1, crew.gpus, crew.workers)
+                run_cluster(dispatcher, setup, crew.cluster, share, plan, roster, listener)
             elif len(crew.devices) > 1:
                 run_pool(dispatcher, setup, crew.devices, roster, listener)
             else:

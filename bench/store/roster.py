@@ -118,6 +118,9 @@ class Roster:
         with self.store.writing() as session:
             row = session.get_one(Campaign, campaign)
             row.state, row.seconds_left, row.seen = state, None, now()
+            ours = sa.select(Worker.id).where(Worker.campaign_id == campaign)
+            session.execute(sa.delete(Lease).where(Lease.worker_id.in_(ours)))
+            session.execute(sa.update(Worker).where(Worker.campaign_id == campaign).values(ended=True, doing=""))
 
     def join(self, campaign: int, run: int) -> int:
         """This process becomes a worker of a campaign; returns its number."""
@@ -168,8 +171,8 @@ class Roster:
             if lost:
                 session.execute(sa.update(Worker).where(Worker.id.in_(lost)).values(ended=True, doing=""))
             # Of two that find a key free at the same moment, PostgreSQL lets one insert it.
-            query = sa.select(Lease.key, Lease.worker_id).where(Lease.key.in_(wanted))
-            return {key: holder for key, holder in session.execute(query) if holder != worker}
+            holders = sa.select(Lease.key, Lease.worker_id).where(Lease.key.in_(wanted), Lease.worker_id != worker)
+            return dict(session.execute(holders).tuples().all())
 
     def release(self, worker: int, keys: Collection[str]) -> None:
         """Give back what is done, or left undone."""
@@ -191,6 +194,11 @@ class Roster:
             found = session.execute(query.order_by(Campaign.id.desc()).limit(100)).all()
             workers = self._workers(session, [row.id for row, _ in found if row.state == RUNNING])
             return [_campaign(row, provenance, workers.get(row.id, []), watch) for row, provenance in found]
+
+    def workers(self, campaign: int) -> list[WorkerRow]:
+        """Who takes part in a campaign at the moment."""
+        with self.store.reading() as session:
+            return self._workers(session, [campaign]).get(campaign, [])
 
     def ask(self, campaign: int, what: str) -> None:
         """Ask something of a campaign, `STOP` or `CANCEL`, from anywhere.
