@@ -76,8 +76,8 @@ def run_cluster(
         machines = sum(node["Alive"] for node in ray.nodes())
         if machines > 1 and not setup.store.startswith("postgresql"):
             raise BenchError(
-                f"the cluster has {machines} machines, and an SQLite file is for one; keep results where all reach them: "
-                "--store postgresql+psycopg://USER@HOST/DATABASE"
+                f"the cluster has {machines} machines, and an SQLite file is for one; keep results where all reach "
+                "them: --store postgresql+psycopg://USER@HOST/DATABASE"
             )
         ours = {job.weights_key: job for job in plan.jobs}
         _Cluster(ray, dispatcher, setup, replace(share, gpus=gpus), plan.dataset, ours, roster, listener).run()
@@ -203,9 +203,10 @@ def _check_version(setup: Setup) -> None:
 
     here = code_version()
     if setup.code and (here["version"], here["commit"]) != setup.code:
+        there = " ".join(map(str, setup.code))
         raise BenchError(
-            f"bench {here['version']} {here['commit'] or ''} here, and {' '.join(map(str, setup.code))} at the command; "
-            "install the same on all machines"
+            f"bench {here['version']} {here['commit'] or ''} here, and {there} where the command runs; install the "
+            "same on all machines"
         )
 
 

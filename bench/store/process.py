@@ -32,7 +32,12 @@ class Process:
     @staticmethod
     def own() -> "Process":
         """The calling process."""
-        return Process(_node(), os.getpid(), _birth(os.getpid()))
+        return Process.of(os.getpid())
+
+    @staticmethod
+    def of(pid: int) -> "Process":
+        """A process of this machine."""
+        return Process(_node(), pid, _birth(pid))
 
     def is_gone(self) -> bool:
         """Whether it surely lives no more; False where nothing can be said from here."""

@@ -171,8 +171,9 @@ class Roster:
             if lost:
                 session.execute(sa.update(Worker).where(Worker.id.in_(lost)).values(ended=True, doing=""))
             # Of two that find a key free at the same moment, PostgreSQL lets one insert it.
-            holders = sa.select(Lease.key, Lease.worker_id).where(Lease.key.in_(wanted), Lease.worker_id != worker)
-            return dict(session.execute(holders).tuples().all())
+            others = sa.select(Lease).where(Lease.key.in_(wanted), Lease.worker_id != worker)
+            others = others.execution_options(populate_existing=True)
+            return {lease.key: lease.worker_id for lease in session.scalars(others)}
 
     def release(self, worker: int, keys: Collection[str]) -> None:
         """Give back what is done, or left undone."""
