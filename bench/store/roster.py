@@ -95,9 +95,12 @@ class Roster:
         self.store = store
 
     def open_campaign(self, run: int, cells: int, stored: int) -> int:
-        """A campaign of this process begins; returns its number."""
+        """A campaign of this process begins; returns its number. Those whose processes are gone are over."""
         own = Process.own()
         with self.store.writing() as session:
+            for before in session.scalars(sa.select(Campaign).where(Campaign.state == RUNNING)).all():
+                if _process(before).is_gone():
+                    self._close(session, before, LOST)
             row = Campaign(
                 run_id=run, node=own.node, pid=own.pid, birth=own.birth, state=RUNNING, cells=cells, stored=stored
             )
@@ -117,10 +120,14 @@ class Roster:
         """A campaign has come to its end, one of `ENDED`."""
         with self.store.writing() as session:
             row = session.get_one(Campaign, campaign)
-            row.state, row.seconds_left, row.seen = state, None, now()
-            ours = sa.select(Worker.id).where(Worker.campaign_id == campaign)
-            session.execute(sa.delete(Lease).where(Lease.worker_id.in_(ours)))
-            session.execute(sa.update(Worker).where(Worker.campaign_id == campaign).values(ended=True, doing=""))
+            row.seen = now()
+            self._close(session, row, state)
+
+    def _close(self, session: Session, row: Campaign, state: str) -> None:
+        row.state, row.seconds_left = state, None
+        ours = sa.select(Worker.id).where(Worker.campaign_id == row.id)
+        session.execute(sa.delete(Lease).where(Lease.worker_id.in_(ours)))
+        session.execute(sa.update(Worker).where(Worker.campaign_id == row.id).values(ended=True, doing=""))
 
     def join(self, campaign: int, run: int) -> int:
         """This process becomes a worker of a campaign; returns its number."""
