@@ -8,6 +8,14 @@ class BenchError(Exception):
     """Something the user asked for cannot be done; the message is all they need to see."""
 
 
+class StoreError(BenchError):
+    """The store cannot be used any more: no other cell would fare better, so a run ends."""
+
+
+class ConnectionLostError(StoreError):
+    """A database server is away, or took back what was begun; the same transaction may succeed later."""
+
+
 class ConflictingResultError(BenchError):
     """The same key was measured twice with different outcomes."""
 
