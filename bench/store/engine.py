@@ -27,7 +27,7 @@ from bench.store.url import connect_options, database_url, sqlite_file
 _OPENING_PATIENCE = 3.0
 """Enough for a server that is just restarted, and not too long to wait for word of a wrong port."""
 
-_SMALL = 32 << 20
+_SMALL = 128 << 20
 """Bytes of a store that is read through before it is written to: a tenth of a second."""
 
 # Any number, as long as nobody else's is the same: "snnbench".
