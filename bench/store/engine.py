@@ -19,7 +19,7 @@ from bench.store.backup import backup_of, restorable
 from bench.store.filesystem import network_file_system, warn_once
 from bench.store.health import examine
 from bench.store.problems import BUSY_SECONDS, damage_of, damaged, masked_line, readable_errors, restore_command
-from bench.store.readonly import copied, is_writable
+from bench.store.readonly import copied, needs_copy
 from bench.store.retry import PATIENCE, persistent
 from bench.store.schema import HEAD
 from bench.store.url import connect_options, database_url, sqlite_file
@@ -40,8 +40,9 @@ def open_engine(target: str | Path, *, reading: bool = False) -> Engine:
 
     Args:
         target: URL, or path of an SQLite file.
-        reading: nothing will be written. An SQLite file that cannot be written, or whose folder cannot, is then read
-            from a copy, which is brought up to date in its place; it goes when the engine is disposed of.
+        reading: nothing will be written. An SQLite file that cannot be written, whose folder cannot, or on a full
+            disk, is then read from a copy, which is brought up to date in its place; it goes when the engine is
+            disposed of.
 
     Raises:
         BenchError: not writable, not reachable, damaged, not a database, or made by a newer version.
@@ -50,7 +51,7 @@ def open_engine(target: str | Path, *, reading: bool = False) -> Engine:
     copy: Path | None = None
     if path is not None:
         _check_file(path, name)
-        if reading and path.is_file() and not is_writable(path):
+        if reading and path.is_file() and needs_copy(path):
             copy = copied(path)
             url = database_url(copy)
         else:

@@ -12,14 +12,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bench.errors import BenchError, ConnectionLostError, StoreError
 from bench.secret import masked
+from bench.store.readonly import is_full, is_writable
 from bench.store.url import database_url, sqlite_file
 
 BUSY_SECONDS = 60
 """For how long one writer waits for another."""
 
 _FULL = "the disk is full; free some space and run the same command again, nothing stored is lost"
+_READ_ONLY = "the file or its folder is read-only; choose another with --results or --store"
 _SQLITE = (
-    ("readonly", "the file or its folder is read-only; choose another with --results or --store"),
+    ("readonly", _READ_ONLY),
     ("unable to open", "the file or its folder cannot be opened; choose another with --results or --store"),
     ("disk is full", _FULL),
     ("locked", f"another process held it for over {BUSY_SECONDS} s; run the same command again"),
@@ -133,9 +135,11 @@ def _sqlite_problem(target: str, file: Path, error: Exception) -> StoreError:
     if any(sign in text for sign in _DAMAGE):
         return damaged(target, text)
     mend = next((mend for sign, mend in _SQLITE if sign in text), "")
-    if "disk I/O error" in text and _is_full(file.parent):
+    if "disk I/O error" in text and is_full(file.parent):
         mend = _FULL
-    if mend.startswith("the file or its folder") and not file.exists():
+    if "unable to open" in text and file.exists() and not is_writable(file):
+        mend = _READ_ONLY
+    if mend.startswith("the file or its folder") and not file.exists() and file.parent.exists():
         mend = "it is gone; run the same command again to start a new one, checkpoints that are left are used"
     if not mend and (damage := damage_of(target)):
         return damage
@@ -172,12 +176,3 @@ def _line(error: Any) -> str:
 def masked_line(text: str) -> str:
     """A line of several words, none of which shows a password."""
     return " ".join(map(masked, text.split(" ")))
-
-
-def _is_full(folder: Path) -> bool:
-    import shutil
-
-    try:
-        return shutil.disk_usage(folder).free < 1 << 16
-    except OSError:
-        return False
