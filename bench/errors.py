@@ -8,12 +8,20 @@ class BenchError(Exception):
     """Something the user asked for cannot be done; the message is all they need to see."""
 
 
+class StorageError(BenchError):
+    """Nothing more can be kept: no other cell would fare better, so a run ends."""
+
+
+class StoreError(StorageError):
+    """The store cannot be used any more."""
+
+
+class ConnectionLostError(StoreError):
+    """A database server is away, or took back what was begun; the same transaction may succeed later."""
+
+
 class ConflictingResultError(BenchError):
     """The same key was measured twice with different outcomes."""
-
-
-class StorageError(BenchError):
-    """Nothing more can be written, so that to go on would only lose work."""
 
 
 class LeaseLostError(BenchError):

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.secret import masked
+
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "adversarial-robustness-toolbox", "pyautoattack")
 
 
@@ -28,7 +30,7 @@ def provenance(device: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("allow_tf32", "deterministic", "benchmark")},
-        "command": shlex.join(["bench", *sys.argv[1:]]),
+        "command": shlex.join(["bench", *map(masked, sys.argv[1:])]),
     }
 
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 OK, NOTE, SUSPECT, INVALID = "ok", "note", "suspect", "invalid"
-_ORDER = (OK, NOTE, SUSPECT, INVALID)
+VERDICTS = (OK, NOTE, SUSPECT, INVALID)
+"""From good to bad."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Finding:
     says: str
 
     def __post_init__(self) -> None:
-        if self.verdict not in _ORDER:
+        if self.verdict not in VERDICTS:
             raise ValueError(f"unknown verdict '{self.verdict}'")
 
     def as_json(self) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def verdict_of(findings: Iterable[Finding]) -> str:
 
 def worst(verdicts: Iterable[str]) -> str:
     """The worst of several verdicts, `ok` of none."""
-    return max(verdicts, key=_ORDER.index, default=OK)
+    return max(verdicts, key=VERDICTS.index, default=OK)
 
 
 def limited(check: str, value: float, limit: float, fine: str, wrong: str, verdict: str = SUSPECT) -> Finding:

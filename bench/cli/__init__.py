@@ -22,6 +22,7 @@ from bench.cli import (
     peers,
     perf,
     plan,
+    restore,
     run,
     show,
     status,
@@ -116,6 +117,7 @@ app.command("check")(check.check)
 app.command("truth")(truth.truth)
 app.command("peers")(peers.peers)
 app.command("perf")(perf.perf)
+app.command("restore")(restore.restore)
 app.command("doctor")(doctor.doctor)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from bench.cli import options as o
 from bench.errors import BenchError
+from bench.secret import masked
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +146,7 @@ class Matrix:
             # The first declaration given to typer.Option arrives as its default.
             name = next(part for part in (option.default, *option.param_decls) if part.startswith("--"))
             for item in value if isinstance(value, list) else [value]:
-                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(str(item))}")
+                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(masked(str(item)))}")
         return "".join(parts)
 
     def _requests(self) -> "list[Request]":
@@ -202,7 +203,7 @@ class Matrix:
 
 
 def _typed(*options: tuple[str, Any, Any]) -> str:
-    return "".join(f" {name} {shlex.quote(str(value))}" for name, value, default in options if value != default)
+    return "".join(f" {name} {shlex.quote(masked(str(value)))}" for name, value, default in options if value != default)
 
 
 def _integers(option: str, values: list[str] | None) -> list[int]:

@@ -11,6 +11,7 @@ from bench.canonical import canonical_json
 from bench.errors import ConflictingResultError
 from bench.exchange.bundle import Bundle, Parcel
 from bench.store import Store
+from bench.store.retry import lasting
 from bench.store.schema import Audit, Cell, Chunk, Run, Weights
 from bench.store.store import DONE, summarise
 from bench.store.twins import audit_called, called, knows_audit, outcome_of, place_of, with_key
@@ -31,6 +32,7 @@ class Merged:
     twins: Mapping[str, str]
 
 
+@lasting
 def merge_bundle(store: Store, bundle: Bundle, *, note: Mapping[str, Any]) -> Merged:
     """Add a bundle's cells to a store: all of them, or none.
 

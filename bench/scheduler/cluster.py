@@ -74,7 +74,7 @@ def run_cluster(
         gpus = share.gpus if share.gpus is not None else float(total.get("GPU", 0) > 0)
         _check_fits(total, share.cpus, gpus)
         machines = sum(node["Alive"] for node in ray.nodes())
-        if machines > 1 and not setup.store.startswith("postgresql"):
+        if machines > 1 and "://" not in setup.store:
             raise BenchError(
                 f"the cluster has {machines} machines, and an SQLite file is for one; keep results where all reach "
                 "them: --store postgresql+psycopg://USER@HOST/DATABASE"

@@ -20,6 +20,7 @@ from bench.scheduler.task import tasks_of
 from bench.scheduler.worker import Worker
 from bench.spec import key_of
 from bench.store import Store
+from bench.store.backup import back_up_if_due
 from bench.store.roster import CANCEL, Roster
 
 
@@ -102,10 +103,11 @@ def _run(
     pulse: Pulse | None = None
     try:
         with interruptible():
-            pulse = Pulse(lambda: _report(roster, campaign, dispatcher), interrupt)
+            pulse = Pulse(lambda: _report(roster, campaign, dispatcher, listener), interrupt)
             dispatcher.asked = lambda: pulse.asked
+            where = str(store.file.resolve()) if store.file else store.url
             setup = Setup(
-                store.target, checkpoints.resolve(), plan.source, plan.data_dir, tuple(crew.plugins), campaign,
+                where, checkpoints.resolve(), plan.source, plan.data_dir, tuple(crew.plugins), campaign,
                 origin["command"], crew.threads, (origin["version"], origin["commit"]),
             )  # fmt: skip
             if crew.cluster is not None:
@@ -127,6 +129,8 @@ def _run(
         if pulse is not None:
             pulse.end()
         _close(roster, campaign, dispatcher, state)
+        if dispatcher.computed:
+            _back_up(store, listener, finished=True)
         report.failures, report.computed, report.stopped = dispatcher.failures, dispatcher.computed, dispatcher.stopped
 
 
@@ -150,7 +154,13 @@ def _inline(
         worker.end()
 
 
-def _report(roster: Roster, campaign: int, dispatcher: Dispatcher) -> str:
+def _back_up(store: Store, listener: Listener, *, finished: bool) -> None:
+    if problem := back_up_if_due(store.file, finished=finished):
+        listener.said(f"warning: {problem}")
+
+
+def _report(roster: Roster, campaign: int, dispatcher: Dispatcher, listener: Listener) -> str:
+    _back_up(roster.store, listener, finished=False)
     return roster.report(campaign, dispatcher.done, dispatcher.failed, dispatcher.seconds_left())
 
 

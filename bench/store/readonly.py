@@ -7,10 +7,27 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
+_ROOM = 1 << 16
+
 
 def is_writable(file: Path) -> bool:
     """Whether SQLite can open a file as it likes to: it writes beside a database even to read it."""
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is no room for what SQLite writes beside a database that nobody has open."""
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
+
+
+def needs_copy(file: Path) -> bool:
+    """Whether a database can only be read from a copy."""
+    # While somebody has it open all is there already; that may be this process, which would lose its locks on a file
+    # that it opens and closes to copy it.
+    return not is_writable(file) or (is_full(file.parent) and not file.with_name(f"{file.name}-shm").exists())
 
 
 def copied(file: Path) -> Path:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from bench.errors import BenchError
 from bench.store.process import Process, Watch
+from bench.store.retry import lasting
 from bench.store.schema import Campaign, Failure, Lease, Run, Worker, now
 from bench.store.store import Store
 
@@ -92,8 +93,9 @@ class Roster:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.target = store, store.target
 
+    @lasting
     def open_campaign(self, run: int, cells: int, stored: int) -> int:
         """A campaign of this process begins; returns its number. Those whose processes are gone are over."""
         own = Process.own()
@@ -108,6 +110,7 @@ class Roster:
             session.flush()
             return row.id
 
+    @lasting
     def report(self, campaign: int, done: int, failed: int, seconds_left: float | None) -> str:
         """Say how far a campaign is; returns what it was asked."""
         with self.store.writing() as session:
@@ -116,6 +119,7 @@ class Roster:
             row.beat, row.seen = row.beat + 1, now()
             return row.asked
 
+    @lasting
     def close_campaign(self, campaign: int, state: str) -> None:
         """A campaign has come to its end, one of `ENDED`."""
         with self.store.writing() as session:
@@ -129,6 +133,7 @@ class Roster:
         session.execute(sa.delete(Lease).where(Lease.worker_id.in_(ours)))
         session.execute(sa.update(Worker).where(Worker.campaign_id == row.id).values(ended=True, doing=""))
 
+    @lasting
     def join(self, campaign: int, run: int) -> int:
         """This process becomes a worker of a campaign; returns its number."""
         own = Process.own()
@@ -138,6 +143,7 @@ class Roster:
             session.flush()
             return row.id
 
+    @lasting
     def beat(self, worker: int, doing: str, amount: float, total: float, note: str) -> str:
         """A worker lives and says what it does; returns what its campaign was asked."""
         with self.store.writing() as session:
@@ -146,12 +152,14 @@ class Roster:
             row.beat, row.seen = row.beat + 1, now()
             return session.scalar(sa.select(Campaign.asked).where(Campaign.id == row.campaign_id)) or ""
 
+    @lasting
     def leave(self, worker: int) -> None:
         """A worker has ended, well or not: what it had taken on is free again."""
         with self.store.writing() as session:
             session.execute(sa.delete(Lease).where(Lease.worker_id == worker))
             session.execute(sa.update(Worker).where(Worker.id == worker).values(ended=True, doing="", seen=now()))
 
+    @lasting
     def claim(self, worker: int, keys: Iterable[str], watch: Watch) -> dict[str, int]:
         """Take on cells or trainings, except those that a living worker has.
 
@@ -182,12 +190,14 @@ class Roster:
             others = others.execution_options(populate_existing=True)
             return {lease.key: lease.worker_id for lease in session.scalars(others)}
 
+    @lasting
     def release(self, worker: int, keys: Collection[str]) -> None:
         """Give back what is done, or left undone."""
         with self.store.writing() as session:
             query = sa.delete(Lease).where(Lease.worker_id == worker, Lease.key.in_(list(keys)))
             session.execute(query)
 
+    @lasting
     def campaigns(self, watch: Watch, *, active: bool) -> list[CampaignRow]:
         """Campaigns with their workers, the latest first.
 
@@ -203,11 +213,13 @@ class Roster:
             workers = self._workers(session, [row.id for row, _ in found if row.state == RUNNING])
             return [_campaign(row, provenance, workers.get(row.id, []), watch) for row, provenance in found]
 
+    @lasting
     def workers(self, campaign: int) -> list[WorkerRow]:
         """Who takes part in a campaign at the moment."""
         with self.store.reading() as session:
             return self._workers(session, [campaign]).get(campaign, [])
 
+    @lasting
     def ask(self, campaign: int, what: str) -> None:
         """Ask something of a campaign, `STOP` or `CANCEL`, from anywhere.
 
@@ -221,6 +233,7 @@ class Roster:
                 raise BenchError(f"campaign {campaign} {problem}; see: bench status")
             row.asked = what
 
+    @lasting
     def failures(self, prefix: str = "") -> list[FailureRow]:
         """What failed and has not succeeded since, oldest first."""
         with self.store.reading() as session:

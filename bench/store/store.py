@@ -14,10 +14,14 @@ from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, Network, hash_of_model, joined, relevant
 from bench.errors import BenchError, ConflictingResultError, LeaseLostError
 from bench.outcome import Flag, Outcome
+from bench.secret import masked
 from bench.statistics import Rate, wilson
-from bench.store.engine import open_engine, readable_errors
+from bench.store.engine import open_engine, options
+from bench.store.problems import damaged, readable_errors
+from bench.store.retry import lasting
 from bench.store.schema import Audit, Cell, Chunk, Failure, Lease, Run, Weights, now
 from bench.store.twins import is_imported, make_room
+from bench.store.url import sqlite_file
 
 if TYPE_CHECKING:
     import torch
@@ -100,18 +104,24 @@ class Store:
         target: path of an SQLite file, or an SQLAlchemy URL.
         reading: nothing will be written, so a file that cannot be is no obstacle.
 
+    Attributes:
+        target: how it may be shown: a password in the URL is not in it.
+        url: what opens it again, in another process too. Not to be shown.
+        file: of an SQLite store; None of another database.
+
     Raises:
         BenchError: it cannot be opened, or is not ours.
     """
 
     def __init__(self, target: str | Path, *, reading: bool = False) -> None:
-        self.target = str(target)
+        self.target, self.url, self.file = masked(str(target)), str(target), sqlite_file(target)
         self.engine = open_engine(target, reading=reading)
 
     def close(self) -> None:
         """Release the file."""
         self.engine.dispose()
 
+    @lasting
     def begin_run(self, provenance: dict[str, Any]) -> int:
         """Record an invocation; returns its id."""
         with self.writing() as session:
@@ -120,6 +130,7 @@ class Store:
             session.flush()
             return run.id
 
+    @lasting
     def record_weights(
         self, key: str, sha256: str, spec: dict[str, Any], log: Sequence[Any], seconds: float | None, run: int
     ) -> None:
@@ -147,6 +158,7 @@ class Store:
                 # The same bits, and they are ours as well from now on.
                 held.spec, held.log, held.seconds, held.run_id = spec, list(log), seconds, run
 
+    @lasting
     def begin_cell(self, cell: "CellSpec", run: int) -> frozenset[int]:
         """Make a cell known and say which of its chunks are already stored."""
         key = _key_of(cell)
@@ -175,6 +187,7 @@ class Store:
                 row.status, row.error, row.run_id, row.updated = RUNNING, None, run, now()
             return frozenset(session.scalars(sa.select(Chunk.start).where(Chunk.cell_key == key)))
 
+    @lasting
     def add_chunks(
         self,
         start: int,
@@ -226,6 +239,7 @@ class Store:
                 row.seconds += seconds / len(outcomes)
                 row.updated = now()
 
+    @lasting
     def finish_cell(self, cell: "CellSpec") -> CellRow:
         """Summarise a cell whose chunks are all stored.
 
@@ -243,22 +257,26 @@ class Store:
             session.flush()
             return self._rows(session, [row])[0]
 
+    @lasting
     def fail_cell(self, cell: "CellSpec", error: str, traceback: str = "") -> None:
         """Record why a cell could not be finished. Its chunks stay."""
         with self.writing() as session:
             row = session.get(Cell, _key_of(cell))
             if row is not None and row.status != DONE:
-                row.status, row.error, row.updated = FAILED, error, now()
+                # PostgreSQL keeps no NUL in a text.
+                row.status, row.error, row.updated = FAILED, error.replace("\0", ""), now()
                 what = f"{row.defense} under {row.attack}"
                 self._record_failure(session, row.key, what, error, traceback, row.run_id)
 
+    @lasting
     def fail_training(self, key: str, what: str, error: str, traceback: str, run: int) -> None:
         """Record why weights could not be trained or loaded."""
         with self.writing() as session:
             self._record_failure(session, key, what, error, traceback, run)
 
     def _record_failure(self, session: Session, key: str, what: str, error: str, traceback: str, run: int) -> None:
-        failure = Failure(key=key, what=what[:400], error=error, traceback=traceback, run_id=run, created=now())
+        what, error, traceback = (text.replace("\0", "") for text in (what[:400], error, traceback))
+        failure = Failure(key=key, what=what, error=error, traceback=traceback, run_id=run, created=now())
         session.merge(failure)
 
     def _check_lease(self, session: Session, worker: int, keys: Sequence[str]) -> None:
@@ -266,6 +284,7 @@ class Store:
         if len(session.scalars(query).all()) != len(keys):
             raise LeaseLostError("another worker took over what this one was given up on; its results will be used")
 
+    @lasting
     def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
         """Those of the given cells that are finished."""
         wanted, found = list(keys), dict[str, CellRow]()
@@ -276,6 +295,7 @@ class Store:
                 found |= {row.key: row for row in self._rows(session, rows)}
         return found
 
+    @lasting
     def done_keys(self, keys: Iterable[str]) -> set[str]:
         """Those of the given keys whose cells are finished."""
         wanted, found = list(keys), set[str]()
@@ -285,6 +305,7 @@ class Store:
                 found |= set(session.scalars(query))
         return found
 
+    @lasting
     def fitting(self, device: "torch.device") -> dict[tuple[str, str, int], int]:
         """How many images at once fitted into a device's memory, where that was less than a chunk.
 
@@ -302,12 +323,14 @@ class Store:
             if batch is not None and provenance.get("device") == device_name(device)
         }
 
-    def cells(self, **equal: Any) -> list[CellRow]:
+    @lasting
+    def cells(self, /, **equal: Any) -> list[CellRow]:
         """All stored cells, oldest first, whose columns equal the given values."""
         with self.reading() as session:
             query = sa.select(Cell).filter_by(**{k: v for k, v in equal.items() if v is not None})
             return self._rows(session, session.scalars(query.order_by(Cell.created, Cell.key)).all())
 
+    @lasting
     def cell(self, prefix: str) -> CellRow:
         """The one cell whose key begins with `prefix`.
 
@@ -315,12 +338,15 @@ class Store:
             BenchError: none, or several.
         """
         with self.reading() as session:
-            rows = session.scalars(sa.select(Cell).where(Cell.key.startswith(prefix, autoescape=True)).limit(2)).all()
+            rows = session.scalars(
+                sa.select(Cell).where(Cell.key.startswith(prefix.lower(), autoescape=True)).limit(2)
+            ).all()
             if len(rows) != 1 or not prefix:
                 problem = "no stored cell begins" if not rows else "several stored cells begin"
                 raise BenchError(f"{problem} with '{prefix}'; see: bench ls runs")
             return self._rows(session, rows)[0]
 
+    @lasting
     def record_audit(
         self, spec: "AuditSpec", verdict: str, findings: Sequence[Finding], seconds: float, run: int
     ) -> None:
@@ -345,17 +371,20 @@ class Store:
                     )
                 )
 
+    @lasting
     def audit(self, spec: "AuditSpec") -> AuditRow | None:
         """The stored audit of exactly this key."""
         with self.reading() as session:
             row = session.get(Audit, _key_of(spec))
             return _audit(row) if row is not None else None
 
+    @lasting
     def outcome(self, key: str) -> Outcome | None:
         """The per-image outcomes stored for a cell so far, in image order."""
         with self.reading() as session:
             return self._outcome(session, key)
 
+    @lasting
     def weights(self, key: str) -> dict[str, Any] | None:
         """What is recorded of a set of weights."""
         with self.reading() as session:
@@ -364,6 +393,7 @@ class Store:
                 return None
             return {"key": row.key, "sha256": row.sha256, "spec": row.spec, "log": row.log, "seconds": row.seconds}
 
+    @lasting
     def trained(self) -> dict[str, dict[str, Any]]:
         """What is recorded of every set of weights, by key: `sha256`, `spec` and `seconds`."""
         with self.reading() as session:
@@ -373,12 +403,14 @@ class Store:
                 for key, sha256, spec, seconds in session.execute(query)
             }
 
+    @lasting
     def origins(self) -> dict[str, dict[str, Any]]:
         """The provenance of the run that last worked on each cell, by key."""
         with self.reading() as session:
             runs = {run.id: run.provenance for run in session.scalars(sa.select(Run))}
             return {key: runs[run] for key, run in session.execute(sa.select(Cell.key, Cell.run_id))}
 
+    @lasting
     def provenance(self, key: str) -> dict[str, Any]:
         """The provenance of the run that last worked on a cell."""
         with self.reading() as session:
@@ -386,6 +418,7 @@ class Store:
             run = session.scalars(query).one()
             return {"run": run.id, "started": run.created.isoformat(), **run.provenance}
 
+    @lasting
     def costs(self, device: str) -> list[tuple[Mapping[str, Any], int, int, float]]:
         """(model identity, forwards, backwards, seconds) of cells finished on a device, the latest first.
 
@@ -420,7 +453,7 @@ class Store:
         try:
             parts = [Outcome.unpack(chunk.outcome) for chunk in session.scalars(query)]
         except ValueError as error:
-            raise BenchError(f"store '{self.target}': cell {key[:12]}: {error}") from error
+            raise damaged(self.target, f"cell {key[:12]}: {error}") from error
         return Outcome.concatenate(parts) if parts else None
 
     def writing(self) -> "_Transaction":
@@ -451,7 +484,9 @@ class _Transaction:
 
     def __init__(self, store: Store, *, reading: bool) -> None:
         self.errors = readable_errors(store.target)
-        self.session = Session(store.engine.execution_options(reading=reading), expire_on_commit=False)
+        self.session = Session(
+            store.engine.execution_options(**options(store.engine, reading=reading)), expire_on_commit=False
+        )
 
     def __enter__(self) -> Session:
         return self.session

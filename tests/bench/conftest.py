@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from measuring import measure, tiny_request
+from postgres import postgres, postgres_server
 
 from bench.store import Store
+
+__all__ = ["postgres", "postgres_server"]
 
 
 @pytest.fixture
