@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Double
+from sqlalchemy import JSON, Boolean, DateTime, Double
 from sqlalchemy.types import TypeEngine
 
 from bench.audit.finding import VERDICTS, Finding
@@ -90,6 +90,8 @@ def _fits(value: Any, kind: TypeEngine[Any], nullable: bool) -> bool:
             return True
     except (TypeError, ValueError):
         return False
+    if isinstance(kind, Boolean):
+        return value in (0, 1)
     # A number that happens to be whole may be kept as an integer.
     return isinstance(value, (int, float) if isinstance(kind, Double) else kind.python_type)
 
