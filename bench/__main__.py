@@ -1,3 +1,5 @@
 from bench.cli import main
 
-main()
+# Worker processes import this file too.
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ from bench.plan import STOCHASTIC_DRAWS, trajectories
 from bench.provenance import provenance
 from bench.resolve import parse_attack
 from bench.runtime import pick_device
-from bench.scheduler import Listener, Report, measure
+from bench.scheduler import Place, measure
 from bench.selection import chosen_cells
 from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
 from bench.store import CellRow, Store
@@ -269,14 +269,15 @@ def _measured(
         draws=draws or (STOCHASTIC_DRAWS if stochastic else 1), attack_seed=attack_seed, dataset=dataset.name,
         defense_name=name, seed=0, noise_version=NOISE_VERSION if stochastic else 1,
     )  # fmt: skip
-    report = Report()
+    place, failures = Place(store, device, run), list[str]()
     found: dict[str, CellRow] = {}
     groups = trajectories(template, attacks, stochastic=stochastic)
     for group in groups:
-        for row in measure(model, dataset, group, store, device, run, Listener(), report):
-            found[row.key] = row
-    if report.failures:
-        raise BenchError(report.failures[0])
+        measured = measure(model, dataset, group, place)
+        failures += measured.failures
+        found |= {row.key: row for row in measured.rows}
+    if failures:
+        raise BenchError(failures[0])
     names = [cell.attack.name for group in groups for cell in group]
     order = {text: number for number, text in enumerate(attack.name for attack in attacks)}
     rows = sorted(found.values(), key=lambda row: order.get(row.attack, len(names)))

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.errors import StorageError
 
 # Temporary files are private; what they become should be as readable as any other new file.
 _UMASK = os.umask(0)
@@ -15,7 +15,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old or the new content, never half.
 
     Raises:
-        BenchError: the folder is not writable or the disk is full; an existing file stays as it was.
+        StorageError: the folder is not writable or the disk is full; an existing file stays as it was.
     """
     temporary = None
     try:
@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise BenchError(f"cannot write '{path}': {error.strerror or error}") from error
+        raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
     except BaseException:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

@@ -8,8 +8,12 @@ class BenchError(Exception):
     """Something the user asked for cannot be done; the message is all they need to see."""
 
 
-class StoreError(BenchError):
-    """The store cannot be used any more: no other cell would fare better, so a run ends."""
+class StorageError(BenchError):
+    """Nothing more can be kept: no other cell would fare better, so a run ends."""
+
+
+class StoreError(StorageError):
+    """The store cannot be used any more."""
 
 
 class ConnectionLostError(StoreError):
@@ -20,6 +24,10 @@ class ConflictingResultError(BenchError):
     """The same key was measured twice with different outcomes."""
 
 
+class LeaseLostError(BenchError):
+    """A worker that was given up lives after all, and somebody else does its work."""
+
+
 def describe(error: BaseException) -> str:
     """Any exception on one line: `TypeError: what (file.py:12)`; a `BenchError` as it is."""
     if isinstance(error, BenchError):
@@ -27,3 +35,15 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return " ".join(f"{type(error).__name__}: {error}{where}".split())
+
+
+def traceback_of(error: BaseException) -> str:
+    """The whole traceback of an exception, with what it was raised from, for whoever has to mend it."""
+    return "".join(traceback.format_exception(error))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed because it did not fit into the device's memory, or the machine's."""
+    kind, text = type(error).__name__, str(error)
+    # Torch has no error of its own for the processor's memory.
+    return kind in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in text

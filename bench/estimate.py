@@ -89,3 +89,21 @@ def attack_cost(cells: Sequence[CellSpec]) -> tuple[int, int]:
     forwards, backwards = attack.cost(max(cell.attack.steps for cell in cells))
     runs = cells[0].attack.restarts * cells[0].attack.eot
     return forwards * runs, backwards * runs
+
+
+class Costs:
+    """What the parts of a plan should take on this machine, in seconds."""
+
+    def __init__(self, plan: Plan, store: Store | None, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+
+    def training(self, job: TrainJob) -> float:
+        return 10.0 * (1.3 + training_passes(job.defense))
+
+    def attack(self, job: TrainJob, cells: Sequence[CellSpec]) -> float:
+        forwards, backwards = attack_cost(cells)
+        return 0.001 * cells[0].n * (forwards + backwards)
+
+
+def makespan(ready: Sequence[float], blocked: Sequence[tuple[float, Sequence[float]]], workers: int) -> float:
+    return (sum(ready) + sum(t + sum(a) for t, a in blocked)) / workers

@@ -1,5 +1,6 @@
 """Attack and score, chunk by chunk. Attacks propose; only this file decides what counted."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,16 @@ from attacks.losses import margin
 from attacks.threat import Threat
 from bench.arithmetic import computing
 from bench.data.dataset import Dataset, pixels
-from bench.errors import BenchError
+from bench.errors import BenchError, is_out_of_memory
 from bench.outcome import Flag, Outcome
 from bench.proposal import CHUNK, propose
+from bench.registry import ATTACKS
 from bench.resolve import threat_of
 from bench.spec import CellSpec
 from models.random import active_noise_stream, derive_key, noise_stream
+
+_LEAST_BATCH = 8
+"""Convolutions of fewer images may round otherwise than those of many."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,35 @@ class ChunkResult:
     backwards: int
 
 
+class Room:
+    """How many images at once fit into memory; it shrinks where they did not.
+
+    Args:
+        batch: to begin with.
+    """
+
+    def __init__(self, batch: int = CHUNK) -> None:
+        self.batch = batch
+
+    @property
+    def shrunk(self) -> int | None:
+        """The size, where it is less than a chunk."""
+        return self.batch if self.batch < CHUNK else None
+
+    def shrink(self, what: str) -> None:
+        """Halve it.
+
+        Raises:
+            BenchError: it is as small as it can be.
+        """
+        if self.batch <= _LEAST_BATCH:
+            raise BenchError(
+                f"{what} runs out of memory even with {self.batch} images at once; use a smaller network or fewer time "
+                "steps (-T), or a device with more memory"
+            )
+        self.batch = max(self.batch // 2, _LEAST_BATCH)
+
+
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
@@ -45,6 +79,7 @@ def evaluate(
     device: torch.device,
     done: frozenset[int] = frozenset(),
     clean: "CleanScores | None" = None,
+    room: Room | None = None,
 ) -> Iterator[ChunkResult]:
     """Run one attack trajectory over the test images and score every cell that it serves.
 
@@ -55,21 +90,47 @@ def evaluate(
         device: where to compute.
         done: starts of chunks that are already stored and are skipped.
         clean: what is known of this network without attack; filled in.
+        room: how many images at once fit into memory. A chunk that does not fit is attacked again in halves, which
+            gives the same outcomes: an image's depends on that image alone.
 
     Yields:
         results in image order, a chunk at a time.
 
     Raises:
-        BenchError: the attack failed, changed the model, or returned something that is not a batch of images.
+        BenchError: the attack failed, changed the model, returned something that is not a batch of images, or does not
+            fit into memory.
     """
     known = {} if clean is None else clean
+    room = room or Room()
+    # Scores and rebuilt networks are the reference's only inside; nothing of it may outlive a yield.
+    how = "reference" if cells[0].attack.arithmetic == "reference" else "fast"
     for start in range(0, cells[0].n, CHUNK):
         if start not in done:
-            # Scores and rebuilt networks are the reference's only inside; nothing of it may outlive a yield.
-            how = "reference" if cells[0].attack.arithmetic == "reference" else "fast"
-            with computing(model, how, device):
-                result = _evaluate_chunk(CountedModel(model), dataset, cells, start, device, known)
+            result = None
+            while result is None:
+                try:
+                    with computing(model, how, device):
+                        result = _evaluate_chunk(CountedModel(model), dataset, cells, start, device, known, room.batch)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # Outside of the except block: the error holds on to what filled the memory.
+                if result is None:
+                    _make_room(cells[0], room, device)
             yield result
+
+
+def _make_room(cell: CellSpec, room: Room, device: torch.device) -> None:
+    attack = cell.attack
+    if ATTACKS.get(attack.family).own_batches or not ATTACKS.entry(attack.family).builtin:
+        raise BenchError(
+            f"attack '{attack.name}' runs out of memory on {room.batch} images at once, and may draw random numbers "
+            "for a batch as a whole, so that halves would have other outcomes; use a device with more memory"
+        )
+    room.shrink(f"attack '{attack.name}'")
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _evaluate_chunk(
@@ -79,16 +140,37 @@ def _evaluate_chunk(
     start: int,
     device: torch.device,
     known: "CleanScores",
+    batch: int,
 ) -> ChunkResult:
-    first = cells[0]
+    """One chunk, `batch` images at once."""
+    size = min(CHUNK, cells[0].n - start)
+    # Even parts: a remainder of one or two images would be convolved by other kernels, which round otherwise.
+    parts = torch.arange(start, start + size).tensor_split(-(-size // batch))
+    results = [_evaluate_part(counted, dataset, cells, index, device, known) for index in parts]
+    return ChunkResult(
+        start,
+        {cell: Outcome.concatenate([result.outcomes[cell] for result in results]) for cell in cells},
+        sum(result.forwards for result in results),
+        sum(result.backwards for result in results),
+    )
+
+
+def _evaluate_part(
+    counted: "CountedModel",
+    dataset: Dataset,
+    cells: Sequence[CellSpec],
+    index: Tensor,
+    device: torch.device,
+    known: "CleanScores",
+) -> ChunkResult:
+    first, start = cells[0], int(index[0])
     threat = threat_of(first.attack)
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
-    index = torch.arange(start, min(start + CHUNK, first.n))
     x = pixels(dataset.x_test[index], device)
     y = dataset.y_test[index].to(device)
     samples = index.to(device)
     counted.reset(samples)
-    which = (first.weights, start, first.n, first.draws, first.attack.arithmetic == "reference")
+    which = (first.weights, start, len(index), first.draws, first.attack.arithmetic == "reference")
     if which not in known:
         known[which] = score(counted, x, y, samples, score_key, first.draws)
     else:

@@ -101,11 +101,14 @@ class Plan:
         dataset: loaded and checked.
         jobs: one for each network.
         stored: finished cells by key; empty until `known_to` a store.
+        source, data_dir: what the dataset was loaded from: its name or file as typed, and the folder of downloads.
     """
 
     dataset: Dataset
     jobs: tuple[TrainJob, ...]
     stored: Mapping[str, CellRow]
+    source: str = ""
+    data_dir: Path = Path()
 
     def known_to(self, store: Store) -> "Plan":
         """This plan with the cells that a store already holds."""
@@ -204,7 +207,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             )
             jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given))
     jobs = _merge(jobs)
-    return Plan(dataset, tuple(jobs), {})
+    return Plan(dataset, tuple(jobs), {}, request.dataset, data_dir)
 
 
 def together(plans: Sequence[Plan]) -> Plan:
@@ -219,7 +222,7 @@ def together(plans: Sequence[Plan]) -> Plan:
         known = {key_of(cell) for cell in held.cells} if held else set()
         new = tuple(group for group in job.trajectories if not known >= {key_of(cell) for cell in group})
         merged[job.weights_key] = replace(held, trajectories=held.trajectories + new) if held else job
-    return Plan(first.dataset, tuple(merged.values()), {})
+    return replace(first, jobs=tuple(merged.values()))
 
 
 def _job(

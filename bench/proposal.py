@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Path
 from attacks.combinators import restarted
 from bench.arithmetic import computing
-from bench.errors import BenchError, describe
+from bench.errors import BenchError, describe, is_out_of_memory
 from bench.hygiene import Snapshot
 from bench.registry import ATTACKS
 from bench.resolve import attack_arguments, parse_gradient, threat_of
@@ -71,6 +71,8 @@ def propose(model: nn.Module, x: Tensor, y: Tensor, start: int, cells: Sequence[
             f"attack '{first.attack.name}' changed the model it attacks ({', '.join(changed[:3])}); "
             "the model was put back as it was"
         )
+    if problem is not None and is_out_of_memory(problem):
+        raise problem
     if problem is not None:
         raise BenchError(f"attack '{first.attack.name}' failed: {describe(problem)}") from problem
     assert path is not None

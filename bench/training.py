@@ -122,9 +122,11 @@ def train(
         if loop.epoch:
             progress.resumed(loop.epoch)
         while loop.epoch < spec.recipe.epochs:
-            progress.epoch(loop.run_epoch(progress))
+            line = loop.run_epoch(progress)
             if loop.epoch < spec.recipe.epochs:
                 loop.save(resume, key)
+            # Whoever is told may stop here: what was done is kept.
+            progress.epoch(line)
     path = checkpoint_path(folder, key)
     log = [vars(line) for line in loop.log]
     metadata = {"key": key, "spec": identity_of(spec), "defense": spec.defense_name}

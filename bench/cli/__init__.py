@@ -25,6 +25,7 @@ from bench.cli import (
     restore,
     run,
     show,
+    status,
     table,
     truth,
     variance,
@@ -33,7 +34,7 @@ from bench.cli import (
 from bench.errors import BenchError
 from bench.runtime import share_cores
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 class _Commands(TyperGroup):
@@ -56,9 +57,14 @@ class _Commands(TyperGroup):
         except BenchError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_USAGE)
-        except KeyboardInterrupt:
-            print("\ninterrupted; all that was finished is kept. Continue with the same command.", file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED)
+        except KeyboardInterrupt as error:
+            how = {"Cancelled": "cancelled with bench cancel", "Terminated": "terminated"}
+            print(
+                f"\n{how.get(type(error).__name__, 'interrupted')}; all that was finished is kept. "
+                "Continue with the same command.",
+                file=sys.stderr,
+            )
+            sys.exit(EXIT_TERMINATED if type(error).__name__ == "Terminated" else EXIT_INTERRUPTED)
 
 
 app = typer.Typer(
@@ -91,6 +97,8 @@ def _bench(
 
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
+app.command("status")(status.status)
+app.command("cancel")(status.cancel)
 app.command("ls")(list_.list_)
 app.command("show")(show.show)
 app.command("table")(table.table)

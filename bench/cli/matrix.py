@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +15,14 @@ from bench.errors import BenchError
 from bench.secret import masked
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.plan import Plan, Request
+    from bench.scheduler import Budget, Crew
+
+
+_ONCE = ("defenses", "attacks", "preset", "weights", "max_time", "max_forwards", "as_json")
+"""Options that belong to one command, and not to the next that is worth trying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,12 @@ class Matrix:
     lr: o.LearningRate = None
     train_size: o.TrainSize = None
     train_bf16: o.TrainBf16 = False
+    workers: o.Workers = None
+    executor: o.Executor = "local"
+    address: o.Address = "auto"
+    gpus: o.Gpus = None
+    max_time: o.MaxTime = None
+    max_forwards: o.MaxForwards = None
     data_dir: o.DataDir = o.DEFAULT_DATA
     results: o.Results = o.DEFAULT_RESULTS
     store: o.StoreTarget = None
@@ -68,6 +82,49 @@ class Matrix:
         o.load_plugins(self.plugins)
         return together([make_plan(request, self.checkpoints, self.data_dir) for request in self._requests()])
 
+    def crew(self, device: "torch.device") -> "Crew":
+        """Who is to work.
+
+        Args:
+            device: that `--device` names.
+
+        Raises:
+            BenchError: a mistake in the options.
+        """
+        import torch
+
+        from bench.scheduler import Crew
+
+        if self.executor not in ("local", "ray"):
+            raise BenchError(f"--executor must be local or ray, got '{self.executor}'")
+        if self.workers is not None and self.workers < 1:
+            raise BenchError(f"--workers must be at least 1, got {self.workers}")
+        if self.gpus is not None and not self.gpus >= 0:
+            raise BenchError(f"--gpus-per-worker must not be negative, got {self.gpus:g}")
+        plugins = tuple(path.resolve() for path in self.plugins or ())
+        if self.executor == "ray":
+            return Crew((), self.threads, plugins, self.address, self.gpus, self.workers)
+        if self.gpus is not None:
+            raise BenchError("--gpus-per-worker is for --executor ray; leave it out")
+        # A device without a number stands for all of its kind.
+        every = device.type == "cuda" and device.index is None
+        devices = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if every else [str(device)]
+        count = self.workers or len(devices)
+        threads = self.threads or (max(1, (os.cpu_count() or 1) // count) if count > 1 else None)
+        return Crew(tuple(devices[n % len(devices)] for n in range(count)), threads, plugins)
+
+    def budget(self) -> "Budget":
+        """What may be spent, from now.
+
+        Raises:
+            BenchError: a mistake in the options.
+        """
+        from bench.scheduler.budget import Budget, parse_duration
+
+        if self.max_forwards is not None and self.max_forwards < 1:
+            raise BenchError(f"--max-forwards must be at least 1, got {self.max_forwards}")
+        return Budget(parse_duration(self.max_time) if self.max_time is not None else None, self.max_forwards)
+
     @property
     def checkpoints(self) -> Path:
         """The folder of trained weights."""
@@ -83,7 +140,7 @@ class Matrix:
         hints = get_type_hints(Matrix, include_extras=True)
         for f in fields(self):
             value = getattr(self, f.name)
-            if value == f.default or f.name in ("defenses", "attacks", "preset", "weights", "as_json"):
+            if value == f.default or f.name in _ONCE:
                 continue
             option = hints[f.name].__metadata__[0]
             # The first declaration given to typer.Option arrives as its default.

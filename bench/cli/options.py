@@ -11,7 +11,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.store import Store
 
-_WHAT, _PROTOCOL, _TRAINING, _WHERE = "What", "Protocol", "Training", "Where"
+_WHAT, _PROTOCOL, _TRAINING, _HOW, _WHERE = "What", "Protocol", "Training", "Who works, and how long", "Where"
 _NORMS = ("linf", "l2")
 
 
@@ -337,6 +337,61 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="INT", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="INT",
+        help="Worker processes; one for each GPU if not given, or one on the CPU. They share the cores and the GPUs.",
+        rich_help_panel=_HOW,
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="local, or ray: the machines of a Ray cluster; results go to a database that all reach (--store).",
+        rich_help_panel=_HOW,
+    ),
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster: host:6379, or auto for the one that this machine belongs to.",
+        rich_help_panel=_HOW,
+    ),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-worker",
+        metavar="X",
+        help="Of a Ray cluster; 0.5 puts two workers on a GPU, 0 none. 1 if the cluster has GPUs.",
+        rich_help_panel=_HOW,
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Begin nothing new after this long: 90s, 15m, 1h30m. What runs ends its chunk of images or its epoch.",
+        rich_help_panel=_HOW,
+    ),
+]
+MaxForwards = Annotated[
+    int | None,
+    typer.Option(
+        "--max-forwards",
+        metavar="INT",
+        help="Begin nothing new after so many forward passes of images in attacks and scoring; training is not counted.",
+        rich_help_panel=_HOW,
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 DEFAULT_DATA = Path("data")

@@ -1,12 +1,16 @@
 """`bench run`: train, attack, store, show."""
 
 import json
+import sys
 
 import typer
 
 from bench.cli.matrix import Matrix, takes_matrix
 from bench.cli.options import open_store
 from bench.runtime import pick_device
+
+EXIT_STOPPED = 3
+"""A budget was spent, or somebody asked for an end, before all was done."""
 
 
 @takes_matrix
@@ -23,21 +27,32 @@ def run(matrix: Matrix) -> None:
       bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40
 
       bench run -d at -a pgd20 --eps 0.05,0.1,0.15,0.2
+
+      bench run --preset table1 --workers 4 --max-time 8h
     """
     from bench.cli.display import Display
     from bench.report.run import next_commands, print_results, results_json
     from bench.scheduler import run_plan
 
     device = pick_device(matrix.device, matrix.threads)
+    budget, crew = matrix.budget(), matrix.crew(device)
     plan = matrix.plan()
     store = open_store(matrix.results, matrix.store)
     plan = plan.known_to(store)
-    with Display(plan) as display:
-        report = run_plan(plan, store, matrix.checkpoints, device, display)
+    with Display(plan, len(crew.devices)) as display:
+        report = run_plan(plan, store, matrix.checkpoints, device, display, crew=crew, budget=budget)
     if matrix.as_json:
         print(json.dumps(results_json(report, store.target), indent=1))
     else:
         print_results(plan, report, store.target)
         next_commands(report, matrix.protocol_options(), matrix.store_options())
+    if report.stopped:
+        left = len(plan.cells) - len(report.rows)
+        print(
+            f"stopped: {report.stopped}; {left} of {len(plan.cells)} cells are left. Continue with the same command.",
+            file=sys.stderr,
+        )
     if report.failures or any(row.verdict == "invalid" for row in report.rows):
         raise typer.Exit(1)
+    if report.stopped:
+        raise typer.Exit(EXIT_STOPPED)

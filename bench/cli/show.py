@@ -20,10 +20,17 @@ def show(
 ) -> None:
     """Show a cell: its rates, its cost, its full specification, and where it comes from."""
     from bench.report.cells import cell_json, print_cell, samples_json
+    from bench.report.failure import failure_json, print_failure
+    from bench.store.roster import Roster
 
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
+    failures = Roster(opened).failures(key)
+    if len(failures) == 1 and failures[0].key.startswith("train:"):
+        # A training that failed left no cell.
+        print(json.dumps(failure_json(failures[0]), indent=1)) if as_json else print_failure(failures[0])
+        return
     row = opened.cell(key)
     outcome = opened.outcome(row.key) if samples else None
     if as_json:
@@ -32,8 +39,11 @@ def show(
             "weights": opened.weights(row.weights_key),
             "provenance": opened.provenance(row.key),
         }
+        shown["failure"] = failure_json(failures[0]) if failures else None
         if outcome is not None:
             shown["samples"] = samples_json(outcome)
         print(json.dumps(shown, indent=1))
     else:
         print_cell(row, opened.weights(row.weights_key), opened.provenance(row.key), outcome)
+        if failures:
+            print_failure(failures[0])

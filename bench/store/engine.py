@@ -237,7 +237,7 @@ def _migrate(engine: Engine, name: str, *, reading: bool) -> None:
     if version == HEAD:
         return
     # Damage makes a store look like another program's, or another version's.
-    if (others or (version is not None and version > HEAD)) and (damage := damage_of(name)):
+    if (others or (version is not None and version > HEAD)) and (damage := damage_of(name, foreign=bool(others))):
         raise damage
     if others:
         raise BenchError(

@@ -18,9 +18,9 @@ from bench.canonical import canonical_json
 from bench.store.schema import HEAD, Base
 
 _NEAR = 1e-6
-# As SQLite keeps them: truth as a number, and a number that happens to be whole as an integer.
+# A number that happens to be whole may be kept as an integer.
 _HELD: tuple[tuple[type[TypeEngine[Any]], Any], ...] = (
-    (Float, (int, float)), (Integer, int), (Boolean, int), (String, str), (LargeBinary, bytes)
+    (Float, (int, float)), (Integer, int), (String, str), (LargeBinary, bytes)
 )  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def _fits(value: Any, kind: TypeEngine[Any], nullable: bool) -> bool:
             return True
     except (TypeError, ValueError):
         return False
+    if isinstance(kind, Boolean):
+        return value in (0, 1)
     return all(isinstance(value, held) for declared, held in _HELD if isinstance(kind, declared))
 
 

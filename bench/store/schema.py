@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = "0003"
+HEAD = "0004"
 """The migration that produces these tables."""
 
 
@@ -69,6 +69,7 @@ class Cell(Base):
     forwards: Mapped[int] = mapped_column(default=0)
     backwards: Mapped[int] = mapped_column(default=0)
     seconds: Mapped[float] = mapped_column(Double, default=0.0)
+    batch: Mapped[int | None]
     error: Mapped[str | None] = mapped_column(Text)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
@@ -88,6 +89,74 @@ class Chunk(Base):
     start: Mapped[int] = mapped_column(primary_key=True)
     n: Mapped[int]
     outcome: Mapped[bytes] = mapped_column(LargeBinary)
+    # Not a foreign key, which would want an index as long as this table; imported chunks have none.
+    run_id: Mapped[int | None]
+
+
+class Failure(Base):
+    """Why a training or a cell last failed; it goes when the same thing succeeds."""
+
+    __tablename__ = "failures"
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    what: Mapped[str] = mapped_column(String(400))
+    error: Mapped[str] = mapped_column(Text)
+    traceback: Mapped[str] = mapped_column(Text)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class Campaign(Base):
+    """One `bench run` as others see it while it works: how far it is, and whether it was asked to stop."""
+
+    __tablename__ = "campaigns"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    node: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int]
+    birth: Mapped[str] = mapped_column(String(40))
+    state: Mapped[str] = mapped_column(String(16))
+    asked: Mapped[str] = mapped_column(String(8), default="")
+    cells: Mapped[int]
+    stored: Mapped[int]
+    done: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    seconds_left: Mapped[float | None] = mapped_column(Double)
+    beat: Mapped[int] = mapped_column(default=0)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    seen: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+    __table_args__ = (Index("ix_campaigns_state", "state"),)
+
+
+class Worker(Base):
+    """One process that takes part in a campaign: what it does, and the beat that says it is alive."""
+
+    __tablename__ = "workers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    node: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int]
+    birth: Mapped[str] = mapped_column(String(40))
+    ended: Mapped[bool] = mapped_column(default=False)
+    doing: Mapped[str] = mapped_column(String(400), default="")
+    amount: Mapped[float] = mapped_column(Double, default=0.0)
+    total: Mapped[float] = mapped_column(Double, default=0.0)
+    note: Mapped[str] = mapped_column(String(200), default="")
+    beat: Mapped[int] = mapped_column(default=0)
+    seen: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+    __table_args__ = (Index("ix_workers_campaign", "campaign_id"),)
+
+
+class Lease(Base):
+    """What a worker has taken on: a cell, or a training by its weights' key."""
+
+    __tablename__ = "leases"
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"))
+
+    __table_args__ = (Index("ix_leases_worker", "worker_id"),)
 
 
 class Audit(Base):

@@ -12,18 +12,20 @@ from sqlalchemy.orm import Session
 from bench.audit.cell import judge_cell, majority_hits
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, Network, hash_of_model, joined, relevant
-from bench.errors import BenchError, ConflictingResultError
+from bench.errors import BenchError, ConflictingResultError, LeaseLostError
 from bench.outcome import Flag, Outcome
 from bench.secret import masked
 from bench.statistics import Rate, wilson
 from bench.store.engine import open_engine, options
 from bench.store.problems import damaged, readable_errors
 from bench.store.retry import lasting
-from bench.store.schema import Audit, Cell, Chunk, Run, Weights, now
+from bench.store.schema import Audit, Cell, Chunk, Failure, Lease, Run, Weights, now
 from bench.store.twins import is_imported, make_room
 from bench.store.url import sqlite_file
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.audit.spec import AuditSpec
     from bench.spec import CellSpec
 
@@ -58,6 +60,7 @@ class CellRow:
 
     Attributes:
         verdict: the worse of the cell's own and what the audit of its network says about such a cell.
+        batch: how many images at once fitted into memory, where that was less than a chunk.
         findings: what is behind the verdict: the cell's own, then the audit's that concern it. None for cells
             stored before findings were kept.
         audit: the audit of the same weights, model and norm; None if there was none.
@@ -79,6 +82,7 @@ class CellRow:
     forwards: int
     backwards: int
     seconds: float
+    batch: int | None
     error: str | None
     weights_key: str
     spec: Mapping[str, Any]
@@ -139,6 +143,7 @@ class Store:
                 old ones.
         """
         with self.writing() as session:
+            session.execute(sa.delete(Failure).where(Failure.key == key))
             make_room(session, key, sha256, spec)
             held = session.get(Weights, key)
             if held is None:
@@ -184,17 +189,37 @@ class Store:
 
     @lasting
     def add_chunks(
-        self, start: int, outcomes: "Mapping[CellSpec, Outcome]", forwards: int, backwards: int, seconds: float
+        self,
+        start: int,
+        outcomes: "Mapping[CellSpec, Outcome]",
+        forwards: int,
+        backwards: int,
+        seconds: float,
+        *,
+        run: int | None = None,
+        worker: int | None = None,
+        batch: int | None = None,
     ) -> None:
         """Store one chunk of every cell that an attack run serves, in one transaction.
 
         The cost is the run's; it is divided evenly among the cells it served. A
         chunk that is already there with the same decisions is left alone.
 
+        Args:
+            start: index of the first image.
+            outcomes: by cell.
+            forwards, backwards, seconds: what they cost.
+            run: invocation that measured them.
+            worker: who has taken on the cells, see `bench.store.roster`; None where nobody else may.
+            batch: how many images at once fitted into memory, where that was less than a chunk.
+
         Raises:
             ConflictingResultError: a chunk is there with other outcomes.
+            LeaseLostError: the worker was given up meanwhile, and another has the cells.
         """
         with self.writing() as session:
+            if worker is not None:
+                self._check_lease(session, worker, [_key_of(cell) for cell in outcomes])
             for cell, outcome in outcomes.items():
                 key, packed = _key_of(cell), outcome.pack()
                 held = session.get(Chunk, (key, start))
@@ -206,8 +231,9 @@ class Store:
                     if not before.agrees_with(outcome):
                         raise ConflictingResultError(_conflict(key, start, before, outcome))
                     continue
-                session.add(Chunk(cell_key=key, start=start, n=outcome.n, outcome=packed))
+                session.add(Chunk(cell_key=key, start=start, n=outcome.n, outcome=packed, run_id=run))
                 row = session.get_one(Cell, key)
+                row.batch = batch or row.batch
                 row.forwards += round(forwards / len(outcomes))
                 row.backwards += round(backwards / len(outcomes))
                 row.seconds += seconds / len(outcomes)
@@ -227,17 +253,36 @@ class Store:
                 raise BenchError(f"cell {key[:12]} has {outcome.n if outcome else 0} of {cell.n} images; run it again")
             row = session.get_one(Cell, key)
             summarise(row, outcome, cell.model.num_classes)
+            session.execute(sa.delete(Failure).where(Failure.key == key))
             session.flush()
             return self._rows(session, [row])[0]
 
     @lasting
-    def fail_cell(self, cell: "CellSpec", error: str) -> None:
+    def fail_cell(self, cell: "CellSpec", error: str, traceback: str = "") -> None:
         """Record why a cell could not be finished. Its chunks stay."""
         with self.writing() as session:
             row = session.get(Cell, _key_of(cell))
             if row is not None and row.status != DONE:
                 # PostgreSQL keeps no NUL in a text.
                 row.status, row.error, row.updated = FAILED, error.replace("\0", ""), now()
+                what = f"{row.defense} under {row.attack}"
+                self._record_failure(session, row.key, what, error, traceback, row.run_id)
+
+    @lasting
+    def fail_training(self, key: str, what: str, error: str, traceback: str, run: int) -> None:
+        """Record why weights could not be trained or loaded."""
+        with self.writing() as session:
+            self._record_failure(session, key, what, error, traceback, run)
+
+    def _record_failure(self, session: Session, key: str, what: str, error: str, traceback: str, run: int) -> None:
+        what, error, traceback = (text.replace("\0", "") for text in (what[:400], error, traceback))
+        failure = Failure(key=key, what=what, error=error, traceback=traceback, run_id=run, created=now())
+        session.merge(failure)
+
+    def _check_lease(self, session: Session, worker: int, keys: Sequence[str]) -> None:
+        query = sa.select(Lease.key).where(Lease.worker_id == worker, Lease.key.in_(keys)).with_for_update()
+        if len(session.scalars(query).all()) != len(keys):
+            raise LeaseLostError("another worker took over what this one was given up on; its results will be used")
 
     @lasting
     def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
@@ -249,6 +294,34 @@ class Store:
                 rows = session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)).all()
                 found |= {row.key: row for row in self._rows(session, rows)}
         return found
+
+    @lasting
+    def done_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of the given keys whose cells are finished."""
+        wanted, found = list(keys), set[str]()
+        with self.reading() as session:
+            for start in range(0, len(wanted), 500):
+                query = sa.select(Cell.key).where(Cell.key.in_(wanted[start : start + 500]), Cell.status == DONE)
+                found |= set(session.scalars(query))
+        return found
+
+    @lasting
+    def fitting(self, device: "torch.device") -> dict[tuple[str, str, int], int]:
+        """How many images at once fitted into a device's memory, where that was less than a chunk.
+
+        Returns:
+            by key of the model, family of the attack and its `eot`.
+        """
+        from bench.provenance import device_name
+
+        with self.reading() as session:
+            query = sa.select(Cell.spec, Cell.batch, Run.provenance).join(Run, Cell.run_id == Run.id)
+            rows = session.execute(query.where(Cell.batch.is_not(None)).order_by(Cell.updated.desc()).limit(500)).all()
+        return {
+            (hash_of_model(spec["model"]), spec["attack"]["family"], spec["attack"].get("eot", 1)): batch
+            for spec, batch, provenance in reversed(rows)
+            if batch is not None and provenance.get("device") == device_name(device)
+        }
 
     @lasting
     def cells(self, /, **equal: Any) -> list[CellRow]:

@@ -57,9 +57,11 @@ def names(path: Path) -> set[str]:
 
 
 def broken(path: Path) -> None:
-    """Zero a page in the middle, as a disk does."""
+    """Zero the page that the cells begin on, as a disk does."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'cells'").fetchone()
     with path.open("r+b") as file:
-        file.seek(4096 * (path.stat().st_size // 8192))
+        file.seek(4096 * (page - 1))
         file.write(bytes(4096))
 
 

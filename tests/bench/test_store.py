@@ -232,7 +232,8 @@ def test_the_first_schema_s_database_is_migrated_and_keeps_every_row(old_store: 
     opened = Store(old_store)
     with opened.engine.connect() as migrated:
         assert {
-            name: [tuple(r) for r in migrated.exec_driver_sql(f"SELECT * FROM {name}")] for name in tables
+            name: [tuple(r)[: len(before[name][0])] for r in migrated.exec_driver_sql(f"SELECT * FROM {name}")]
+            for name in tables
         } == before
         context = MigrationContext.configure(migrated, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -264,6 +265,10 @@ def test_candidates_that_were_counted_per_draw_are_counted_again(file_store: Sto
     with file_store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE cells SET robust_any_hits = 1")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        for table in ("leases", "workers", "campaigns", "failures"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE cells DROP COLUMN batch")
+        connection.exec_driver_sql("ALTER TABLE chunks DROP COLUMN run_id")
         cut = "UPDATE chunks SET outcome = substr(outcome, 1, 40) WHERE cell_key = ?"
         connection.exec_driver_sql(cut, (key_of(damaged),))
     file_store.close()
@@ -321,7 +326,7 @@ def test_write_ahead_log_and_foreign_keys_are_on(file_store: Store) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     with pytest.raises(BenchError, match=r"(?i)foreign key"), file_store.writing() as session:
-        session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00')"))
+        session.execute(sa.text("INSERT INTO chunks VALUES ('none', 0, 1, x'00', NULL)"))
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""Which task comes next: cheap ones first, attacks once their network is there, nothing after the budget is spent."""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from statistics import median
+
+from bench.plan import Plan
+from bench.proposal import CHUNK
+from bench.scheduler.budget import Budget
+from bench.scheduler.listener import Listener
+from bench.scheduler.task import Result, Task
+from bench.spec import key_of
+from bench.store import Store
+
+_AGAIN = 1.0
+"""Seconds until what another run holds is asked for again."""
+_ATTEMPTS = 2
+"""A task that killed so many workers is not given to another."""
+
+
+class Dispatcher:
+    """Hands out a plan's tasks and keeps count, whoever does them.
+
+    Args:
+        plan: known to the store.
+        tasks: that it needs, see `tasks_of`.
+        store: asked for cells that others finished.
+        run: of the command.
+        workers: how many there are, for the time left.
+        budget: nothing is handed out once it is spent.
+        listener: told how far all of it is.
+
+    Attributes:
+        failures: in words.
+        computed: cells that were finished by these workers.
+        stopped: why nothing new begins; empty while something may.
+        asked: says what the campaign was asked from outside.
+        done, failed: how many cells were finished and cannot be, since the beginning.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tasks: Iterable[Task],
+        store: Store,
+        run: int,
+        workers: int,
+        budget: Budget,
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store, self.run, self.workers, self.budget = store, run, workers, budget
+        self.listener, self.clock = listener, clock
+        self.failures: list[str] = []
+        self.computed = 0
+        self.stopped = ""
+        self.asked: Callable[[], str] = lambda: ""
+        self._cells = {job.weights_key: [key_of(cell) for cell in job.cells] for job in plan.jobs}
+        self._plan = plan
+        self._ready: list[tuple[float, int, Task]] = []
+        self._blocked: dict[str, list[Task]] = {}
+        self._held: list[tuple[float, Task]] = []
+        self._running: dict[int, Task] = {}
+        self._attempts: dict[int, int] = {}
+        self._seen: set[str] = set()
+        self._waited: set[int] = set()
+        self._finished: set[str] = set()
+        self._lost: set[str] = set()
+        self._speed: list[float] = []
+        self._number = 0
+        for task in tasks:
+            self._number = max(self._number, task.number + 1)
+            training = task.job.weights_key in self._blocked
+            if task.cells and training:
+                self._blocked[task.job.weights_key].append(task)
+                continue
+            if not task.cells:
+                self._blocked[task.job.weights_key] = []
+            self._push(task)
+
+    @property
+    def done(self) -> int:
+        return len(self._finished)
+
+    @property
+    def failed(self) -> int:
+        return len(self._lost - self._finished)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left, or nothing more may begin."""
+        left = self._ready or self._held or any(self._blocked.values())
+        return not self._running and (not left or bool(self.check()))
+
+    def next(self) -> Task | None:
+        """The next task; None if there is none at the moment."""
+        if self.check():
+            return None
+        if self._ready:
+            _, _, task = heapq.heappop(self._ready)
+        elif self._held and self._held[0][0] <= self.clock():
+            _, task = self._held.pop(0)
+        else:
+            return None
+        self._running[task.number] = task
+        return task
+
+    def finish(self, task: Task, result: Result) -> None:
+        """A worker has done with a task."""
+        del self._running[task.number]
+        self.failures += result.failures
+        self.computed += result.computed
+        self._finished |= result.done
+        if result.failures:
+            self._lost |= set(task.keys) if task.cells and not result.broken else set()
+        if result.seconds > 1 and task.seconds > 0 and not (result.held or result.stopped or result.failures):
+            self._speed.append(result.seconds / task.seconds)
+        key = task.job.weights_key
+        if result.broken:
+            self._drop_network(key)
+        elif result.stopped:
+            self.stopped = self.check() or "it was asked to stop"
+            self._push(task)
+        elif result.held:
+            if task.number not in self._waited:
+                self._waited.add(task.number)
+                self.listener.said(f"another run works on {task.what}; waiting for it")
+            self._held.append((self.clock() + _AGAIN, task))
+        else:
+            self._check_stored(task)
+            if not task.cells:
+                for blocked in self._blocked.pop(key, []):
+                    self._push(blocked)
+        self._tell()
+
+    def died(self, task: Task, why: str) -> None:
+        """The worker that had a task was killed. Another tries again, with less at once; then it has failed."""
+        del self._running[task.number]
+        attempts = self._attempts[task.number] = self._attempts.get(task.number, 0) + 1
+        if attempts < _ATTEMPTS:
+            self.listener.said(f"the worker at {task.what} was killed ({why}); another tries again")
+            self._push(replace(task, batch=max(8, (task.batch or CHUNK) // 4)) if task.cells else task)
+            return
+        error = (
+            f"{attempts} workers were killed at it ({why}); if memory ran out, use fewer --workers, a smaller "
+            "--batch-size for training, or a larger machine"
+        )
+        if task.cells:
+            for cell in task.cells:
+                self.store.begin_cell(cell, self.run)
+                self.store.fail_cell(cell, error)
+            self._lost |= set(task.keys)
+        else:
+            self.store.fail_training(task.job.weights_key, task.what, error, "", self.run)
+            self._drop_network(task.job.weights_key)
+        self.failures.append(f"{task.what}: {error}")
+        self.listener.failed(task.what, error)
+        self._tell()
+
+    def seconds_left(self) -> float:
+        """How long the rest should take, judged by how the tasks so far took."""
+        from bench.estimate import makespan
+
+        pace = median(self._speed) if self._speed else 1.0
+        tasks = [task for _, _, task in self._ready] + [task for _, task in self._held] + [*self._running.values()]
+        trainings = {t.job.weights_key: t.seconds * pace for t in tasks if not t.cells}
+        ready = [t.seconds * pace for t in tasks if t.cells]
+        blocked = [(trainings.get(key, 0.0), [t.seconds * pace for t in group]) for key, group in self._blocked.items()]
+        return makespan(ready, blocked, self.workers)
+
+    def _push(self, task: Task) -> None:
+        heapq.heappush(self._ready, (task.seconds, task.number, task))
+
+    def check(self) -> str:
+        """Why nothing new may begin; empty while something may."""
+        asked = "it was asked to stop" if self.asked() else ""
+        self.stopped = self.stopped or asked or self.budget.over()
+        return self.stopped
+
+    def _drop_network(self, key: str) -> None:
+        """None of a network's attacks can run."""
+        self._lost |= set(self._cells[key])
+        self._blocked.pop(key, None)
+        self._ready = [entry for entry in self._ready if entry[2].job.weights_key != key]
+        heapq.heapify(self._ready)
+        self._held = [entry for entry in self._held if entry[1].job.weights_key != key]
+
+    def _check_stored(self, task: Task) -> None:
+        """What was imported under a recipe may turn out to be another network's, once that was trained here."""
+        key = task.job.weights_key
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        presumed = [k for k in self._cells[key] if k in self._plan.stored]
+        gone = set(presumed) - self.store.done_keys(presumed)
+        if not gone:
+            return
+        for job in self._plan.jobs:
+            if job.weights_key == key:
+                for group in job.trajectories:
+                    cells = tuple(cell for cell in group if key_of(cell) in gone)
+                    if cells:
+                        self._push(replace(task, number=self._number, cells=cells))
+                        self._number += 1
+
+    def _tell(self) -> None:
+        self.listener.progress(self.done, self.failed, self.seconds_left())

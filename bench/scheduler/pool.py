@@ -1,0 +1,296 @@
+"""Worker processes on this machine: one for each GPU, or several that share the processor."""
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError, describe
+from bench.plan import TrainJob
+from bench.scheduler.dispatch import Dispatcher
+from bench.scheduler.listener import Listener
+from bench.scheduler.task import Result, Task
+from bench.spec import CellSpec
+from bench.store import CellRow
+from bench.store.roster import Roster
+from bench.training import EpochLog, Progress
+
+_TICK = 0.2
+_QUIET = 0.2
+"""Seconds between two reports of a training's batches."""
+_PATIENCE = 15.0
+"""Seconds that workers have to drop what they do."""
+_DEATHS = 5
+"""So many workers in a row that are killed before they finish anything are a fault of the machine."""
+
+STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker process needs to know.
+
+    Attributes:
+        store: path or URL.
+        checkpoints: folder of trained weights.
+        dataset, data_dir: as in the plan's request.
+        plugins: files that register parts.
+        campaign: that it takes part in.
+        command: as typed, for the provenance.
+        threads: of the processor.
+        code: version and commit of the command, which workers elsewhere must have as well; empty where that is sure.
+    """
+
+    store: str
+    checkpoints: Path
+    dataset: str
+    data_dir: Path
+    plugins: tuple[Path, ...]
+    campaign: int
+    command: str
+    threads: int | None = None
+    code: tuple[str, str | None] | tuple[()] = ()
+
+
+@dataclass
+class _Member:
+    """One worker process as its parent sees it."""
+
+    place: int
+    device: str
+    process: SpawnProcess
+    link: Connection
+    number: int = 0
+    ready: bool = False
+    task: Task | None = None
+    training: Progress = field(default_factory=Progress)
+
+
+def run_pool(dispatcher: Dispatcher, setup: Setup, devices: Sequence[str], roster: Roster, listener: Listener) -> None:
+    """Do a plan's tasks in one process for each of `devices`.
+
+    A worker that is killed is replaced, and its task given to another.
+
+    Raises:
+        BenchError: a worker cannot work at all: no store, no dataset, no device.
+    """
+    members = [_start(place, device, setup) for place, device in enumerate(devices)]
+    deaths, told = 0, False
+    try:
+        while not dispatcher.over:
+            for member in members:
+                if member.ready and member.task is None and (task := dispatcher.next()) is not None:
+                    member.task = task
+                    _send(member, task)
+            if dispatcher.stopped and not told:
+                told = True
+                for member in members:
+                    _send(member, STOP)
+            wait([thing for member in members for thing in (member.link, member.process.sentinel)], _TICK)
+            for place, member in enumerate(members):
+                deaths = 0 if _hear(member, dispatcher, listener) else deaths
+                if not member.process.is_alive():
+                    _hear(member, dispatcher, listener)
+                    deaths += 1
+                    _bury(member, dispatcher, roster)
+                    if deaths >= _DEATHS:
+                        raise BenchError(
+                            f"{deaths} workers were killed one after another ({_why(member)}); does the machine have "
+                            "memory for so many? Try fewer --workers"
+                        )
+                    members[place] = _start(member.place, member.device, setup)
+    finally:
+        _end(members, roster)
+
+
+def _start(place: int, device: str, setup: Setup) -> _Member:
+    # A forked process would inherit torch's threads and the database's connections, neither of which survives that.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, setup, device), daemon=True, name=f"bench worker {place + 1}")
+    process.start()
+    # With our copy closed, the end of the process is the end of the pipe.
+    theirs.close()
+    return _Member(place, device, process, ours)
+
+
+def _send(member: _Member, message: Any) -> None:
+    # If it has ended, that is noticed where it is waited for.
+    with suppress(OSError):
+        member.link.send(message)
+
+
+def _hear(member: _Member, dispatcher: Dispatcher, listener: Listener) -> bool:
+    """Take in what a worker told; returns whether a task was finished."""
+    finished = False
+    try:
+        while member.link.poll():
+            kind, *values = member.link.recv()
+            if kind == "broken":
+                raise BenchError(values[0])
+            if kind == "ready":
+                member.ready, member.number = True, values[0]
+            elif kind == "result":
+                assert member.task is not None
+                task, member.task, finished = member.task, None, True
+                dispatcher.finish(task, values[0])
+            elif kind == "spent":
+                dispatcher.budget.spend(values[0])
+            elif kind == "training":
+                member.training = listener.worker(member.place).training(*values)
+            elif kind in ("resumed", "batch", "epoch"):
+                getattr(member.training, kind)(*values)
+            else:
+                getattr(listener.worker(member.place), kind)(*values)
+    except (EOFError, OSError):
+        pass
+    return finished
+
+
+def _bury(member: _Member, dispatcher: Dispatcher, roster: Roster) -> None:
+    member.process.join()
+    member.link.close()
+    if member.number:
+        roster.leave(member.number)
+    if member.task is not None:
+        dispatcher.died(member.task, _why(member))
+
+
+def _why(member: _Member) -> str:
+    code = member.process.exitcode or 0
+    if code >= 0:
+        return f"exit status {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name}: out of memory?" if name == "SIGKILL" else name
+
+
+def _end(members: Sequence[_Member], roster: Roster) -> None:
+    """Let idle workers go and make busy ones drop what they do."""
+    for member in members:
+        if member.task is None and member.ready:
+            _send(member, None)
+        elif member.process.is_alive():
+            member.process.terminate()
+    deadline = time.monotonic() + _PATIENCE
+    for member in members:
+        member.process.join(max(0.0, deadline - time.monotonic()))
+        if member.process.is_alive():
+            member.process.kill()
+            member.process.join()
+        if member.number and member.process.exitcode:
+            # If not, whoever comes next sees that the process is gone.
+            with suppress(BenchError):
+                roster.leave(member.number)
+
+
+def _work(link: Connection, setup: Setup, device: str) -> None:
+    """What a worker process does from its beginning to its end."""
+    # The terminal sends Ctrl-C to every process of the command; the parent decides what follows from it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    from bench.scheduler.interrupt import interruptible
+
+    try:
+        with interruptible():
+            _serve(link, setup, device)
+    except KeyboardInterrupt:
+        pass
+    except (BrokenPipeError, EOFError):
+        # The parent has ended, and with it the campaign.
+        pass
+    except BaseException as error:
+        link.send(("broken", describe(error)))
+
+
+def _serve(link: Connection, setup: Setup, device: str) -> None:
+    from bench.scheduler.interrupt import interrupt
+    from bench.scheduler.remote import open_worker
+
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        while not stopped and link.poll():
+            stopped = link.recv() == STOP
+        return stopped
+
+    worker = open_worker(
+        setup, device, _Teller(link), stop=stop, spent=lambda forwards: link.send(("spent", forwards)),
+        cancelled=interrupt,
+    )  # fmt: skip
+    try:
+        link.send(("ready", worker.number))
+        while (task := link.recv()) is not None:
+            if task == STOP:
+                stopped = True
+            else:
+                result: Result = worker.do(task)
+                link.send(("result", result))
+    finally:
+        worker.end()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on with work that nobody hands out any more."""
+    import os
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="bench parent").start()
+
+
+class _Teller(Listener):
+    """Tells the parent what a worker does."""
+
+    def __init__(self, link: Connection) -> None:
+        self.link = link
+
+    def training(self, job: TrainJob) -> Progress:
+        self.link.send(("training", job))
+        return _TrainingTeller(self.link)
+
+    def waiting(self, job: TrainJob) -> None:
+        self.link.send(("waiting", job))
+
+    def attacking(self, cells: Sequence[CellSpec], done: frozenset[int]) -> None:
+        self.link.send(("attacking", cells, done))
+
+    def attacked(self, images: int, robust: int) -> None:
+        self.link.send(("attacked", images, robust))
+
+    def finished(self, row: CellRow) -> None:
+        self.link.send(("finished", row))
+
+    def failed(self, what: str, error: str) -> None:
+        self.link.send(("failed", what, error))
+
+    def said(self, text: str) -> None:
+        self.link.send(("said", text))
+
+
+class _TrainingTeller(Progress):
+    def __init__(self, link: Connection) -> None:
+        self.link, self.last = link, 0.0
+
+    def resumed(self, epoch: int) -> None:
+        self.link.send(("resumed", epoch))
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        if time.monotonic() - self.last > _QUIET:
+            self.last = time.monotonic()
+            self.link.send(("batch", epoch, done, total))
+
+    def epoch(self, log: EpochLog) -> None:
+        self.link.send(("epoch", log))

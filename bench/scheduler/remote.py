@@ -1,0 +1,50 @@
+"""A worker in a process of its own, from a description of it that can be sent."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bench.scheduler.listener import Listener
+from bench.scheduler.worker import Worker
+
+if TYPE_CHECKING:
+    from bench.data import Dataset
+    from bench.scheduler.pool import Setup
+
+
+def open_worker(
+    setup: "Setup",
+    device: str,
+    listener: Listener,
+    *,
+    dataset: "Dataset | None" = None,
+    stop: Callable[[], bool] = lambda: False,
+    spent: Callable[[int], None] = lambda forwards: None,
+    cancelled: Callable[[], None] = lambda: None,
+) -> Worker:
+    """Prepare this process and make a worker of it.
+
+    Args:
+        setup: what to work on.
+        device: where to compute.
+        dataset: that came along; loaded here if not.
+        listener, stop, spent, cancelled: see `Worker`.
+
+    Raises:
+        BenchError: a plug-in, the dataset, the store or the device is not to be had here.
+    """
+    from bench.data import load_dataset
+    from bench.provenance import provenance
+    from bench.registry import load_plugin
+    from bench.runtime import pick_device
+    from bench.store import Store
+
+    for path in setup.plugins:
+        load_plugin(path)
+    place = pick_device(device, setup.threads)
+    held = dataset or load_dataset(setup.dataset, setup.data_dir)
+    store = Store(setup.store)
+    run = store.begin_run(provenance(place) | {"command": setup.command, "campaign": setup.campaign})
+    return Worker(
+        held, store, setup.checkpoints, place, run, setup.campaign, listener,
+        stop=stop, spent=spent, cancelled=cancelled,
+    )  # fmt: skip

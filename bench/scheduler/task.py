@@ -1,0 +1,86 @@
+"""What a plan is cut into: trainings, and attack runs on what was trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from bench.plan import Plan, TrainJob
+from bench.spec import CellSpec, key_of
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker does in one go.
+
+    Attributes:
+        number: position in the plan.
+        job: the network; its cells are left out, so that a task is small to send.
+        cells: that one attack run serves; none for a training.
+        seconds: that it should take.
+        batch: images at once, where a worker that tried more was killed.
+    """
+
+    number: int
+    job: TrainJob
+    cells: tuple[CellSpec, ...]
+    seconds: float
+    batch: int | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """What a worker takes on with it: its cells, or the weights that it trains."""
+        return [key_of(cell) for cell in self.cells] or [self.job.weights_key]
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        spec = self.job.spec
+        if not self.cells:
+            return f"{spec.defense_name} (seed {spec.seed})"
+        return f"{spec.defense_name} under {', '.join(cell.attack.name for cell in self.cells)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a task.
+
+    Attributes:
+        done: keys of the cells that are finished now, by whomever; `computed` of them by this worker.
+        failures: what failed, in words; it is stored.
+        broken: the network itself cannot be had, so that no attack on it can run.
+        held: another worker has some of it; it is to be asked for again later.
+        stopped: it was asked to leave the rest for another time.
+        seconds: that it took.
+        forwards: passes through the network, in images.
+    """
+
+    done: frozenset[str] = frozenset()
+    computed: int = 0
+    failures: tuple[str, ...] = ()
+    broken: bool = False
+    held: bool = False
+    stopped: bool = False
+    seconds: float = 0.0
+    forwards: int = 0
+
+
+def tasks_of(
+    plan: Plan, of_training: Callable[[TrainJob], float], of_attack: Callable[[TrainJob, Sequence[CellSpec]], float]
+) -> list[Task]:
+    """The tasks that a plan's missing cells need, in the plan's order; a training before its attacks.
+
+    Args:
+        plan: known to the store.
+        of_training, of_attack: seconds that they should take.
+    """
+    tasks: list[Task] = []
+    for job in plan.jobs:
+        groups = [group for group in job.trajectories if any(key_of(cell) not in plan.stored for cell in group)]
+        if not groups:
+            continue
+        bare = replace(job, trajectories=())
+        if not job.trained:
+            tasks.append(Task(len(tasks), bare, (), of_training(job)))
+        for group in groups:
+            missing = tuple(cell for cell in group if key_of(cell) not in plan.stored)
+            tasks.append(Task(len(tasks), bare, missing, of_attack(job, missing)))
+    return tasks
