@@ -5,6 +5,7 @@ import sqlite3
 import weakref
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def open_engine(target: str | Path, *, reading: bool = False) -> Engine:
         sa.event.listen(engine, "begin", lambda connection: _begin_immediate(connection, original, name))
     elif engine.dialect.name == "postgresql":
         sa.event.listen(engine, "begin", _lock_postgres)
+        if engine.driver == "psycopg":
+            sa.event.listen(engine, "connect", lambda connection, _: _read_times_as_utc(connection))
     if copy is not None:
         # Also at the end of a program that never closes its store.
         remove = weakref.finalize(engine, shutil.rmtree, copy.parent, ignore_errors=True)
@@ -187,6 +190,17 @@ def _check_still_there(connection: sa.Connection, path: Path, name: str) -> None
         )
 
 
+def _read_times_as_utc(connection: Any) -> None:
+    """Times without a zone, which are UTC, as SQLite gives them: the server's own zone is of no interest."""
+    from psycopg.types.datetime import TimestamptzLoader
+
+    class Loader(TimestamptzLoader):
+        def load(self, data: Any) -> datetime:
+            return super().load(data).astimezone(UTC).replace(tzinfo=None)
+
+    connection.adapters.register_loader("timestamptz", Loader)
+
+
 def _lock_postgres(connection: sa.Connection) -> None:
     """One writer at a time, as on SQLite, so that no two can deadlock, or both find a row missing.
 
@@ -197,6 +211,8 @@ def _lock_postgres(connection: sa.Connection) -> None:
         connection.exec_driver_sql(
             f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'; "
             f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'; "
+            # A time without a zone is UTC.
+            f"SET LOCAL TIME ZONE 'UTC'; "
             f"SELECT pg_advisory_xact_lock({_LOCK})"
         )
 
@@ -221,7 +237,7 @@ def _migrate(engine: Engine, name: str, *, reading: bool) -> None:
     if version == HEAD:
         return
     # Damage makes a store look like another program's, or another version's.
-    if (others or (version is not None and version > HEAD)) and (damage := damage_of(name)):
+    if (others or (version is not None and version > HEAD)) and (damage := damage_of(name, foreign=bool(others))):
         raise damage
     if others:
         raise BenchError(

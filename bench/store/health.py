@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, DateTime, Double
+from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, String
 from sqlalchemy.types import TypeEngine
 
 from bench.audit.finding import VERDICTS, Finding
@@ -18,6 +18,10 @@ from bench.canonical import canonical_json
 from bench.store.schema import HEAD, Base
 
 _NEAR = 1e-6
+# A number that happens to be whole may be kept as an integer.
+_HELD: tuple[tuple[type[TypeEngine[Any]], Any], ...] = (
+    (Float, (int, float)), (Integer, int), (String, str), (LargeBinary, bytes)
+)  # fmt: skip
 
 
 def examine(file: Path, *, deep: bool = True) -> str | None:
@@ -92,8 +96,7 @@ def _fits(value: Any, kind: TypeEngine[Any], nullable: bool) -> bool:
         return False
     if isinstance(kind, Boolean):
         return value in (0, 1)
-    # A number that happens to be whole may be kept as an integer.
-    return isinstance(value, (int, float) if isinstance(kind, Double) else kind.python_type)
+    return all(isinstance(value, held) for declared, held in _HELD if isinstance(kind, declared))
 
 
 def _wrong_findings(connection: sqlite3.Connection) -> Iterator[str]:

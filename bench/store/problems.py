@@ -27,6 +27,7 @@ _SQLITE = (
     ("locked", f"another process held it for over {BUSY_SECONDS} s; run the same command again"),
     ("disk I/O error", "its disk or network folder failed; run the same command again, nothing stored is lost"),
 )
+NO_VERSION = "no such table: alembic_version"
 _NO_DATABASE = "file is not a database"
 _DAMAGE = ("malformed", "not a database", "disk image", "corrupt", "unsupported file format", "Could not decode")
 
@@ -109,14 +110,24 @@ def damaged(target: str, what: str) -> StoreError:
     return StoreError(f"{says}; {held} is good; put it in place with: {restore_command(target)}")
 
 
-def damage_of(target: str) -> StoreError | None:
-    """The error of an SQLite store that is damaged; None if it is not, or cannot be read to tell."""
+def damage_of(target: str, *, foreign: bool = False) -> StoreError | None:
+    """The error of an SQLite store that is damaged; None if it is not, or cannot be read to tell.
+
+    Args:
+        target: the store, as its user calls it.
+        foreign: it has tables and none of ours: it is ours only if it has a backup, or its pages are damaged.
+    """
+    from bench.store.backup import backup_of
     from bench.store.health import examine
 
     file = sqlite_file(target)
+    if file is None or not file.is_file():
+        return None
     try:
-        found = examine(file) if file is not None and file.is_file() else None
+        found = examine(file, deep=not foreign)
     except OSError:
+        return None
+    if foreign and found == NO_VERSION and not backup_of(file).is_file():
         return None
     return damaged(target, found) if found else None
 

@@ -107,6 +107,12 @@ def test_a_damaged_store_never_takes_its_backup_s_place(path: Path) -> None:
         ("UPDATE cells SET created = 'yesterday'", "cannot be read"),
         ("UPDATE runs SET provenance = '{'", "cannot be read"),
         ("UPDATE cells SET n = 'many'", "cannot be read"),
+        ("UPDATE cells SET error = x'00'", "cannot be read"),
+        ("UPDATE cells SET seconds = 'long'", "cannot be read"),
+        ("UPDATE cells SET seconds = 3", None),
+        ("UPDATE cells SET findings = '[{}]'", "findings"),
+        ("UPDATE cells SET verdict = 'fine'", "another verdict"),
+        ("UPDATE cells SET eps = '9/255'", "called otherwise"),
         ("PRAGMA foreign_keys = OFF; DELETE FROM weights", "belongs to none of 'weights'"),
     ],
 )

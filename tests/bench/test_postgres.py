@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,9 @@ import sqlalchemy as sa
 from postgres import PASSWORD, NewDatabase, Server
 from support import Run, make_cell
 from test_store import outcome, prepared
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.errors import BenchError, ConnectionLostError, StoreError
 from bench.secret import masked
 from bench.spec import key_of
@@ -180,6 +183,46 @@ def test_names_and_numbers_that_are_too_large_are_one_line(store: Store) -> None
         session.execute(sa.text("INSERT INTO alembic_version VALUES (:x)"), {"x": "x" * 99})
     with pytest.raises(StoreError, match=r"out of range.*choose a smaller one"), store.writing() as session:
         session.execute(sa.text("SELECT 3000000000 :: integer"))
+
+
+def test_every_command_says_the_same_of_the_same_results(
+    postgres_server: Server, url: str, measured: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.json.gz"
+    # Where the server stands is no part of a result.
+    postgres_server.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET timezone = 'Asia/Kolkata'")
+
+    def invoke(*arguments: str | Path) -> str:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, (arguments, done.output, done.exception)
+        return done.stdout
+
+    invoke("export", file, "--results", measured)
+    stores = tmp_path / "bench.sqlite", url
+    for store in stores:
+        invoke("import", file, "--store", store)
+        assert " 0 cells added" in invoke("import", file, "--store", store)
+    key = json.loads(invoke("ls", "runs", "--json", "--store", url))[0]["key"]
+    for command in (
+        ["table"],
+        ["table", "--json"],
+        ["leaderboard"],
+        ["compare", "vanilla", "at", "-a", "fgsm", "--eps", "0.1"],
+        ["variance", "-d", "at", "-a", "fgsm", "--eps", "0.1"],
+        ["curve", "eps"],
+        ["ls", "runs"],
+        ["show", key, "--samples"],
+        ["worst"],
+    ):
+        said = [invoke(*command, "--store", store).replace(str(store), "STORE") for store in stores]
+        # Lines are broken where the store's name ends.
+        one, other = (" ".join(text.split()) for text in said)
+        assert one == other, command
+    for store, name in zip(stores, ("a.json", "b.json"), strict=True):
+        invoke("export", tmp_path / name, "--store", store)
+    one, other = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert [cell["outcome"] for cell in one["cells"]] == [cell["outcome"] for cell in other["cells"]]
+    assert len(one["cells"]) > 20
 
 
 def test_no_password_is_printed_or_stored(
