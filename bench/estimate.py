@@ -54,6 +54,9 @@ def estimate(
             attacks = (costs.attack(job, group) for group in groups)
             found.append(Load(costs.training(job), (costs.opening(job), *attacks)))
     seconds = makespan(found, workers)
+    if any(load.training for load in found):
+        # Workers that train all begin with it, at the same time.
+        seconds += costs.first
     basis = " and ".join(sorted(costs.bases, reverse=True)) or "stored runs"
-    training, attacking = sum(load.training for load in found), sum(sum(load.attacks) for load in found)
+    training, attacking = (sum(load.training for load in found), sum(sum(load.attacks) for load in found))
     return Estimate(seconds + (start if found else 0.0), basis, training, attacking)

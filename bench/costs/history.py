@@ -57,6 +57,7 @@ class Learned:
         defense: what tables call it; empty if no attack was run on it.
         threads: as of `Ran`.
         seconds: of its epochs, without their log.
+        elapsed: seconds from the beginning of the run until it was recorded; None if others were trained before it.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Learned:
     defense: str
     threads: int
     seconds: float
+    elapsed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,16 @@ def history(store: Store, device: str, networks: Sequence[str] = ()) -> History:
         }
         columns = (Weights.key, Weights.spec, Weights.seconds, Weights.run_id, Weights.created)
         latest = sa.select(*columns).order_by(Weights.created.desc()).limit(_NETWORKS)
-        known = {row[0]: row for row in session.execute(latest)}
+        known = {row.key: row for row in session.execute(latest)}
         rest = [key for key in dict.fromkeys(networks) if key not in known][:_NETWORKS]
-        known |= {row[0]: row for row in session.execute(sa.select(*columns).where(Weights.key.in_(rest)))}
+        known |= {row.key: row for row in session.execute(sa.select(*columns).where(Weights.key.in_(rest)))}
         cells = sa.select(
             Cell.run_id, Cell.weights_key, Cell.spec, Cell.forwards, Cell.backwards, Cell.seconds, Cell.n,
             Cell.robust_hits, Cell.created, Cell.updated, Cell.defense,
         )  # fmt: skip
         cells = cells.where(Cell.weights_key.in_(list(known)), Cell.status == "done", Cell.seconds > 0)
         rows = session.execute(cells.order_by(Cell.updated.desc()).limit(_CELLS)).all()
-    ways = {key: way_of_training(spec) for key, (_, spec, *_) in known.items()}
+    ways = {key: way_of_training(row.spec) for key, row in known.items()}
     named = {row.weights_key: row.defense for row in rows}
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
@@ -120,19 +122,25 @@ def history(store: Store, device: str, networks: Sequence[str] = ()) -> History:
             attack = {name: value for name, value in row.spec["attack"].items() if name != "steps"}
             same = (row.run_id, row.weights_key, row.seconds, row.forwards, row.n, canonical_json(attack))
             groups.setdefault(same, []).append(row)
+    trained = {
+        key: (ended - runs[run][1]).total_seconds()
+        for key, spec, seconds, run, ended in known.values()
+        # A run that has lasted for less found the network trained.
+        if run in runs and seconds and "recipe" in spec and (ended - runs[run][1]).total_seconds() >= seconds
+    }
+    first = dict[int, str]()
+    for key in sorted(trained, key=trained.__getitem__):
+        first.setdefault(known[key].run_id, key)
     return History(
         tuple(_ran(group, runs, ways) for group in groups.values()),
         tuple(
-            Learned(canonical_json(spec["model"]), ways[key], spec, named.get(key, ""), runs[run][0], seconds)
-            for key, spec, seconds, run, created in known.values()
-            if run in runs and seconds and "recipe" in spec and _fits(seconds, runs[run][1], created)
+            Learned(
+                canonical_json(row.spec["model"]), ways[key], row.spec, named.get(key, ""), runs[row.run_id][0],
+                row.seconds, trained[key] if first[row.run_id] == key else None,
+            )
+            for key, row in known.items() if key in trained
         ),
     )  # fmt: skip
-
-
-def _fits(seconds: float, began: datetime, ended: datetime) -> bool:
-    """Whether a run can have trained a network itself, rather than find it trained."""
-    return seconds == seconds and (ended - began).total_seconds() >= seconds
 
 
 def _ran(cells: Sequence[Any], runs: Mapping[int, tuple[int, datetime]], ways: Mapping[str, str]) -> Ran:

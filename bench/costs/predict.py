@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ _WRITE = 0.01
 _LATEST, _LIKE, _FADING = 60, 300, 0.97
 _QUICK, _QUICK_STEPS, _HYGIENE = 128, 7, 4 * 32
 _THREADS = 0.6
-_TRAINING = 1.3
+_TRAINING, _FIRST = 1.4, 0.8
 _DOUBT = 0.005
 """Weight of what an attack says of itself, beside stored runs, of which the same attack on the same network has 1."""
 
@@ -63,16 +64,31 @@ class Costs:
         overheads = sorted(run.overhead for run in self.known.ran if run.overhead is not None)
         self.write = overheads[len(overheads) // 2] if overheads else _WRITE
 
+    @cached_property
+    def first(self) -> float:
+        """Seconds that a process needs before its first training, for what it has to import."""
+        found = []
+        for one in self.known.learned:
+            speed = self._stored_speed(one.model, one.threads)
+            if one.elapsed is not None and speed is not None:
+                log = self._log(speed, one.spec["recipe"]["epochs"], one.spec["recipe"]["holdout"])
+                found.append(max(one.elapsed - one.seconds - log, 0.0))
+        return _median(found or [_FIRST])
+
     def training(self, job: TrainJob) -> float:
         """Seconds until a network is trained, its log and checkpoints included; 0 if it is already."""
         if job.trained:
             return 0.0
         recipe, network, speed = job.spec.recipe, self._network(job), self._speed(job)
         work = _training_work(identity_of(recipe), self._size, training_passes(job.defense))
-        images = min(recipe.holdout, _QUICK)
-        quick = Work(images * (_QUICK_STEPS + 2), images * _QUICK_STEPS, (_QUICK_STEPS * 2 + 2) * (images > 0), 0)
         learning = speed.seconds(work) * self._training_ratio(network)
-        return learning + recipe.epochs * (speed.seconds(quick) + self.write)
+        return learning + self._log(speed, recipe.epochs, recipe.holdout)
+
+    def _log(self, speed: Speed, epochs: int, holdout: int) -> float:
+        """What a training takes beside its epochs: the accuracies of its log, and keeping its state."""
+        images = min(holdout, _QUICK)
+        quick = Work(images * (_QUICK_STEPS + 2), images * _QUICK_STEPS, (_QUICK_STEPS * 2 + 2) * (images > 0), 0)
+        return epochs * (speed.seconds(quick) + self.write)
 
     def opening(self, job: TrainJob) -> float:
         """Seconds to load a trained network and to check that it can be attacked."""

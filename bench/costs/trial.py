@@ -1,6 +1,5 @@
 """A short trial of a network on this machine, where the store knows nothing of its speed."""
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -44,7 +43,7 @@ def tried(job: TrainJob, dataset: Dataset, device: torch.device) -> Speed:
 
 
 def _usual(call: Callable[[], None], device: torch.device) -> float:
-    """The median of some calls after the first: others may be computing here, as they will be later."""
+    """The lower quartile of some calls after the first: others may be computing here, though not all the time."""
     times, began = list[float](), time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < _SECONDS and len(times) < 50):
         start = time.perf_counter()
@@ -52,4 +51,4 @@ def _usual(call: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return sorted(times[1:])[(len(times) - 1) // 4]

@@ -74,8 +74,10 @@ def pretend(
             for cell in group:
                 store.finish_cell(cell)
     with sqlite3.connect(store.target) as connection:
-        # Long enough ago for everything.
-        connection.execute("UPDATE runs SET created = '2000-01-01 00:00:00.000000' WHERE id = ?", (run,))
+        # Long enough ago for whatever was trained, and two seconds.
+        ago = "strftime('%Y-%m-%d %H:%M:%f', created, ?) || '000'"
+        since = f"-{(trained or 0) + 2 if (trained or 0) < 1e9 else 2} seconds"
+        connection.execute(f"UPDATE runs SET created = {ago} WHERE id = ?", (since, run))
     return plan
 
 
@@ -341,8 +343,10 @@ def test_a_whole_plan(store: Store, tmp_path: Path) -> None:
     more = plan_of(options.replace("pgd10", "pgd10,apgd5") + " --seed 0,1").known_to(store)
     found = estimate(more, store, CPU, threads=1)
     assert found.basis == "stored runs"
-    assert found.seconds == pytest.approx(found.training + found.attacking)
+    assert found.seconds == pytest.approx(found.training + found.attacking + Costs(more, store, CPU, 1).first)
     learned = Costs(more, store, CPU, 1)
+    # Of the two seconds beside training its log took a part.
+    assert 0.5 < learned.first < 1.5
     assert found.training == pytest.approx(sum(learned.training(job) for job in more.jobs))
     shared = estimate(more, store, CPU, workers=2, threads=1)
     assert found.seconds / 2 <= shared.seconds < 0.9 * found.seconds
