@@ -63,7 +63,7 @@ class Dispatcher:
         self._ready: list[tuple[float, int, Task]] = []
         self._blocked: dict[str, list[Task]] = {}
         self._held: list[tuple[float, Task]] = []
-        self._running: dict[int, Task] = {}
+        self._running: dict[int, tuple[Task, float]] = {}
         self._attempts: dict[int, int] = {}
         self._seen: set[str] = set()
         self._waited: set[int] = set()
@@ -105,7 +105,7 @@ class Dispatcher:
             _, task = self._held.pop(0)
         else:
             return None
-        self._running[task.number] = task
+        self._running[task.number] = (task, self.clock())
         return task
 
     def finish(self, task: Task, result: Result) -> None:
@@ -134,7 +134,7 @@ class Dispatcher:
             if not task.cells:
                 for blocked in self._blocked.pop(key, []):
                     self._push(blocked)
-        self._tell()
+        self.tell()
 
     def died(self, task: Task, why: str) -> None:
         """The worker that had a task was killed. Another tries again, with less at once; then it has failed."""
@@ -158,17 +158,20 @@ class Dispatcher:
             self._drop_network(task.job.weights_key)
         self.failures.append(f"{task.what}: {error}")
         self.listener.failed(task.what, error)
-        self._tell()
+        self.tell()
 
     def seconds_left(self) -> float:
         """How long the rest should take, judged by how the tasks so far took."""
-        pace = median(self._speed) if self._speed else 1.0
-        tasks = [task for _, _, task in self._ready] + [task for _, task in self._held] + [*self._running.values()]
-        trainings = {task.job.weights_key: task.seconds * pace for task in tasks if not task.cells}
-        ready = Load(0.0, tuple(task.seconds * pace for task in tasks if task.cells))
+        # Copies, since the pulse asks from another thread.
+        pace, now = median(self._speed[:] or [1.0]), self.clock()
+        tasks = [task for _, _, task in self._ready[:]] + [task for _, task in self._held[:]]
+        begun = [(task, max(task.seconds * pace - (now - since), 0.0)) for task, since in [*self._running.values()]]
+        left = [(task, task.seconds * pace) for task in tasks] + begun
+        trainings = {task.job.weights_key: seconds for task, seconds in left if not task.cells}
+        ready = Load(0.0, tuple(seconds for task, seconds in left if task.cells))
         blocked = [
-            Load(trainings.get(key, 0.0), tuple(task.seconds * pace for task in group))
-            for key, group in self._blocked.items()
+            Load(trainings.get(key, 0.0), tuple(task.seconds * pace for task in group[:]))
+            for key, group in [*self._blocked.items()]
         ]
         return makespan([ready, *blocked], self.workers)
 
@@ -207,5 +210,6 @@ class Dispatcher:
                         self._push(replace(task, number=self._number, cells=cells))
                         self._number += 1
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say how far all of it is."""
         self.listener.progress(self.done, self.failed, self.seconds_left())

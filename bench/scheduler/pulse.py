@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from bench.errors import BenchError
 from bench.plan import TrainJob
 from bench.scheduler.listener import Listener
 from bench.spec import CellSpec
@@ -32,8 +31,9 @@ class Pulse:
         while not self._ended.wait(BEAT):
             try:
                 asked = self._beat()
-            except BenchError:
-                # A store that cannot be written now may be the next time; if it stays so, the work itself says it.
+            except Exception:
+                # A store that cannot be written now may be the next time; if it stays so, the work itself says it. To
+                # end here would be to be given up.
                 continue
             if asked in (STOP, CANCEL) and asked != self.asked:
                 self.asked = asked

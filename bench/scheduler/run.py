@@ -99,7 +99,7 @@ def _run(
     workers = max(1, len(crew.devices))
     dispatcher = Dispatcher(plan, tasks, store, run, workers, budget, listener)
     campaign = roster.open_campaign(run, len(plan.cells), len(plan.stored))
-    listener.progress(0, 0, dispatcher.seconds_left())
+    dispatcher.tell()
     state = "interrupted"
     pulse: Pulse | None = None
     try:
@@ -162,6 +162,7 @@ def _back_up(store: Store, listener: Listener, *, finished: bool) -> None:
 
 def _report(roster: Roster, campaign: int, dispatcher: Dispatcher, listener: Listener) -> str:
     _back_up(roster.store, listener, finished=False)
+    dispatcher.tell()
     return roster.report(campaign, dispatcher.done, dispatcher.failed, dispatcher.seconds_left())
 
 
