@@ -66,7 +66,7 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
         BenchError: the store or the results folder can no longer be written.
     """
     report = Report()
-    known = dict(plan.stored)
+    known = set(plan.stored)
     run = store.begin_run(provenance(device)) if plan.missing else 0
     for job in plan.jobs:
         groups = [group for group in job.trajectories if any(key_of(cell) not in known for cell in group)]
@@ -81,15 +81,16 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
             continue
         # What was imported under this recipe may turn out to be another network's, now that it was trained here.
         keys = [key_of(cell) for cell in job.cells]
-        known = {key: row for key, row in known.items() if key not in keys} | store.done(keys)
+        known = known.difference(keys) | store.done_keys(keys)
         groups = [group for group in job.trajectories if any(key_of(cell) not in known for cell in group)]
         clean: CleanScores = {}
         for group in groups:
             missing = [cell for cell in group if key_of(cell) not in known]
             rows = measure(model, plan.dataset, missing, store, device, run, listener, report, clean)
-            known.update({row.key: row for row in rows})
+            known.update(row.key for row in rows)
             report.computed += len(rows)
-    report.rows = [known[key_of(cell)] for cell in plan.cells if key_of(cell) in known]
+    found = store.done(key_of(cell) for cell in plan.cells)
+    report.rows = [found[key_of(cell)] for cell in plan.cells if key_of(cell) in found]
     return report
 
 
