@@ -1,6 +1,7 @@
 """Which stored cells a command is about."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.errors import BenchError
 from bench.names import parse_eps_text, split_list, without_eot
@@ -28,23 +29,24 @@ def chosen_cells(
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.
     """
-    rows = store.cells(status="done")
+    kinds = store.kinds()
+    columns: dict[str, Any] = {"dataset": dataset, "model": model, "norm": norm, "seed": seed}
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:
-            if rows and not any(name in _called(row, what) for row in rows):
-                held = ", ".join(sorted({getattr(row, what) for row in rows}))
+            if kinds and not any(name in called(getattr(kind, what), what) for kind in kinds):
+                held = ", ".join(sorted({getattr(kind, what) for kind in kinds}))
                 raise BenchError(f"no finished cell has the {what} '{name}'; stored are {held}")
-        rows = [row for row in rows if not names or any(name in _called(row, what) for name in names)]
-    budget = parse_eps_text(eps) if eps else None
-    for name, wanted in (("dataset", dataset), ("model", model), ("eps", budget), ("norm", norm), ("seed", seed)):
-        rows = [row for row in rows if wanted is None or getattr(row, name) == wanted]
+        if names:
+            kinds = [kind for kind in kinds if not called(getattr(kind, what), what).isdisjoint(names)]
+            columns[what] = {getattr(kind, what) for kind in kinds}
+    rows = store.cells(status="done", eps=parse_eps_text(eps) if eps else None, **columns)
     if not rows:
         raise BenchError("no finished cell matches; see: bench ls runs")
     return rows
 
 
-def _called(row: CellRow, what: str) -> set[str]:
+def called(text: str, what: str) -> set[str]:
     """What a user may type for a cell's defense or attack."""
     if what == "defense":
-        return {row.defense, row.defense.partition(" (")[0]}
-    return {row.attack, without_eot(row.attack)}
+        return {text, text.partition(" (")[0]}
+    return {text, without_eot(text)}

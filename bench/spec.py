@@ -242,8 +242,9 @@ def _text_of(value: Any) -> str:
     held: str | None = getattr(value, "_text", None)
     if held is not None:
         return held
+    declared: Any = type(value)
     parts = []
-    for name, head, is_added, default in _layout(type(value)):
+    for name, head, is_added, default in _layout(declared):
         item = getattr(value, name)
         if is_added and item == default:
             continue

@@ -1,0 +1,182 @@
+"""A synthetic store: the rows that running a plan would leave, with outcomes that nobody measured."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+
+from bench.audit.cell import judge_cell
+from bench.audit.finding import Finding
+from bench.audit.join import hash_of_model
+from bench.audit.spec import AUDIT_VERSION
+from bench.errors import BenchError
+from bench.outcome import Outcome
+from bench.plan import Plan
+from bench.proposal import CHUNK
+from bench.spec import AttackSpec, CellSpec, ModelSpec, identity_of, key_of
+from bench.store import Store
+from bench.store.schema import Audit, Cell, Chunk, Weights, now
+
+SYNTHETIC = {"synthetic": True, "version": "synthetic", "command": "python -m bench.scale", "device": "synthetic"}
+_BATCH = 10_000
+_POOL = 64
+_RUNS = 20
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was written.
+
+    Attributes:
+        cells, chunks: rows.
+        seconds_cells, seconds_chunks: for writing them.
+        missing: keys of the plan's cells that were left out of the store.
+    """
+
+    cells: int
+    chunks: int
+    seconds_cells: float
+    seconds_chunks: float
+    missing: frozenset[str]
+
+
+def fill(
+    store: Store,
+    plan: Plan,
+    *,
+    chunk_rows: int,
+    clock: Callable[[], float],
+    tell: Callable[[str], None] = lambda _: None,
+) -> Filled:
+    """Write every cell of a plan but each hundredth as finished, and the outcomes of the first of them.
+
+    Args:
+        store: empty.
+        plan: see `bench.scale.subject`.
+        chunk_rows: of how many rows of outcomes: those of whole cells, until there are so many.
+        clock: seconds.
+        tell: told what is under way.
+
+    Raises:
+        BenchError: something is in the store.
+    """
+    with store.reading() as session:
+        taken = session.scalar(sa.select(Cell.key).limit(1))
+    if taken is not None:
+        raise BenchError(f"the store '{store.target}' is not empty; synthetic rows go into one of their own")
+    missing = frozenset(key_of(cell) for cell in plan.cells[50::100])
+    began = clock()
+    runs = [store.begin_run(SYNTHETIC) for _ in range(_RUNS)]
+    with store.engine.begin() as connection:
+        connection.execute(sa.insert(Weights), _weights(plan, runs[0]))
+        connection.execute(sa.insert(Audit), _audits(plan, runs[0]))
+    written = 0
+    for rows in batches(_cells(plan, missing, runs), _BATCH):
+        with store.engine.begin() as connection:
+            connection.execute(sa.insert(Cell), rows)
+        written += len(rows)
+        if written % 100_000 == 0:
+            tell(f"{written:,} cells written")
+    after = clock()
+    chunks = 0
+    present = (cell for cell in plan.cells if key_of(cell) not in missing)
+    for rows in batches(_chunks(present, chunk_rows), _BATCH):
+        with store.engine.begin() as connection:
+            connection.execute(sa.insert(Chunk), rows)
+        chunks += len(rows)
+        if chunks % 100_000 == 0:
+            tell(f"{chunks:,} chunks written")
+    return Filled(written, chunks, after - began, clock() - after, missing)
+
+
+def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of up to `size` items."""
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def made_up(n: int, draws: int, seed: int) -> Outcome:
+    """Outcomes that look like measured ones: 90% right, 40% under attack, margins that do not compress."""
+    random = np.random.default_rng(seed)
+    clean = random.random((n, draws)) < 0.9
+    last = clean & (random.random((n, draws)) < 0.45)
+    best = last & (random.random((n, draws)) < 0.9)
+    margin = random.normal(2, 1.5, n).astype(np.float32)
+    drop = random.gamma(2, 1, n).astype(np.float32)
+    return Outcome(clean, last, best, margin, margin - drop, np.zeros(n, np.uint8))
+
+
+def _weights(plan: Plan, run: int) -> list[dict[str, Any]]:
+    line = {"epoch": 1, "loss": 1.5, "clean": 0.9, "robust": 0.4, "penalty": 0.0, "images_per_second": 1000.0}
+    return [
+        {
+            "key": job.weights_key, "sha256": job.weights_key[-64:], "spec": identity_of(job.spec),
+            "log": [line | {"epoch": epoch} for epoch in range(1, 31)], "seconds": 100.0, "run_id": run,
+        }
+        for job in plan.jobs
+    ]  # fmt: skip
+
+
+def _audits(plan: Plan, run: int) -> list[dict[str, Any]]:
+    """One for each fifth network."""
+    finding = Finding("steps", "ok", 0.01, 0.02, "more steps change nothing").as_json()
+    return [
+        {
+            "key": job.weights_key[-64:], "weights_key": job.weights_key,
+            "model_hash": hash_of_model(identity_of(job.spec.model)), "norm": "linf", "eps": "1/1000", "n": 128,
+            "version": AUDIT_VERSION, "verdict": "ok", "findings": [finding], "seconds": 60.0, "run_id": run,
+        }
+        for job in plan.jobs[::5]
+    ]  # fmt: skip
+
+
+def _cells(plan: Plan, missing: frozenset[str], runs: Sequence[int]) -> Iterator[dict[str, Any]]:
+    began = now() - timedelta(days=30)
+    findings = [finding.as_json() for finding in judge_cell(made_up(1000, 1, 0), 10, gradients=True).findings]
+    parts: dict[str, Any] = {}
+
+    def part(spec: ModelSpec | AttackSpec) -> Any:
+        return parts.get(key_of(spec)) or parts.setdefault(key_of(spec), identity_of(spec))
+
+    total = len(plan.cells)
+    for number, cell in enumerate(plan.cells):
+        key = key_of(cell)
+        if key in missing:
+            continue
+        when = began + timedelta(seconds=number)
+        robust = round(cell.n * (0.2 + number % 50 / 100))
+        spec = {
+            "attack": part(cell.attack), "attack_seed": cell.attack_seed, "draws": cell.draws, "dtype": cell.dtype,
+            "model": part(cell.model), "n": cell.n, "test_hash": cell.test_hash, "version": cell.version,
+            "weights": cell.weights, **({"noise_version": cell.noise_version} if cell.noise_version > 1 else {}),
+        }  # fmt: skip
+        yield {
+            "key": key, "weights_key": cell.weights, "status": "done", "verdict": "ok", "dataset": cell.dataset,
+            "model": cell.model.name, "defense": cell.defense_name, "seed": cell.seed, "attack": cell.attack.name,
+            "norm": cell.attack.norm, "eps": str(cell.attack.eps), "spec": spec, "n": cell.n, "draws": cell.draws,
+            "clean_hits": cell.n * 0.9, "robust_hits": robust, "robust_any_hits": robust * 0.98,
+            "worst_draw_hits": round(robust * 0.9), "majority_hits": robust, "flags": {}, "findings": findings,
+            "forwards": cell.n * 42, "backwards": cell.n * 40, "seconds": 100.0, "run_id": runs[number * len(runs) // total],
+            "created": when, "updated": when,
+        }  # fmt: skip
+
+
+def _chunks(cells: Iterable[CellSpec], wanted: int) -> Iterator[dict[str, Any]]:
+    pool: dict[tuple[int, int], Sequence[bytes]] = {}
+    made = 0
+    for cell in cells:
+        if made >= wanted:
+            return
+        for start in range(0, cell.n, CHUNK):
+            shape = (min(CHUNK, cell.n - start), cell.draws)
+            if shape not in pool:
+                pool[shape] = [made_up(*shape, seed).pack() for seed in range(_POOL)]
+            yield {"cell_key": key_of(cell), "start": start, "n": shape[0], "outcome": pool[shape][made % _POOL]}
+            made += 1
