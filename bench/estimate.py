@@ -36,14 +36,17 @@ def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
     known = store.costs(device_name(device)) if store else []
     seconds, basis = 0.0, "stored runs"
     trials: dict[str, float] = {}
+    stored: dict[str, float | None] = {}
     for job in plan.jobs:
         groups = [group for group in job.trajectories if any(key_of(c) not in plan.stored for c in group)]
         if not groups:
             continue
-        identity = identity_of(job.spec.model)
-        per_pass = next((_per_pass(*cost) for model, *cost in known if model == identity), None)
+        key = key_of(job.spec.model)
+        if key not in stored:
+            identity = identity_of(job.spec.model)
+            stored[key] = next((_per_pass(*cost) for model, *cost in known if model == identity), None)
+        per_pass = stored[key]
         if per_pass is None:
-            key = key_of(job.spec.model)
             if key not in trials:
                 trials[key] = _trial(job, plan.dataset, device)
             per_pass, basis = trials[key], "a short trial"

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from bench.hygiene import check_model
 from bench.plan import Plan, TrainJob
 from bench.provenance import provenance
 from bench.spec import CellSpec, identity_of, key_of
-from bench.store import CellRow, Store
+from bench.store import CellRow, Kind, Store
 from bench.training import Progress, build_without_rng, hash_of, load_trained, train
 
 _HYGIENE_IMAGES = 32
@@ -43,11 +44,30 @@ class Listener:
 
 @dataclass
 class Report:
-    """What came of a plan: a row for each cell in the plan's order, and what failed."""
+    """What came of a plan.
 
-    rows: list[CellRow] = field(default_factory=list)
+    Attributes:
+        failures: what failed, a line each.
+        computed: how many cells were.
+        keys: of the plan's cells, in its order.
+        store: where they are.
+    """
+
     failures: list[str] = field(default_factory=list)
     computed: int = 0
+    keys: Sequence[str] = ()
+    store: Store | None = None
+
+    @cached_property
+    def rows(self) -> list[CellRow]:
+        """The cells that are finished, in the plan's order; loaded when they are asked for."""
+        found = self.store.done(self.keys) if self.store else {}
+        return [found[key] for key in self.keys if key in found]
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """How many cells there are of each kind, where a plan is too large to look at every row."""
+        return self.store.kinds(None, self.keys) if self.store else []
 
 
 def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, listener: Listener) -> Report:
@@ -65,7 +85,7 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
     Raises:
         BenchError: the store or the results folder can no longer be written.
     """
-    report = Report()
+    report = Report(keys=[key_of(cell) for cell in plan.cells], store=store)
     known = set(plan.stored)
     run = store.begin_run(provenance(device)) if plan.missing else 0
     for job in plan.jobs:
@@ -89,8 +109,6 @@ def run_plan(plan: Plan, store: Store, checkpoints: Path, device: torch.device, 
             rows = measure(model, plan.dataset, missing, store, device, run, listener, report, clean)
             known.update(row.key for row in rows)
             report.computed += len(rows)
-    found = store.done(key_of(cell) for cell in plan.cells)
-    report.rows = [found[key_of(cell)] for cell in plan.cells if key_of(cell) in found]
     return report
 
 

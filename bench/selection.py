@@ -18,30 +18,31 @@ def chosen_cells(
     eps: str | None = None,
     norm: str | None = None,
     seed: int | None = None,
+    status: str | None = "done",
 ) -> list[CellRow]:
-    """Finished cells that have every given property, oldest first.
+    """Cells that have every given property, oldest first; finished ones, unless another status, or any, is asked for.
 
     Args:
         store: where they are.
         defenses, attacks: names as tables show them; several mean any of them.
-        dataset, model, eps, norm, seed: one value each.
+        dataset, model, eps, norm, seed, status: one value each.
 
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.
     """
-    kinds = store.kinds()
+    kinds, finished = store.kinds(status), "finished " if status == "done" else ""
     columns: dict[str, Any] = {"dataset": dataset, "model": model, "norm": norm, "seed": seed}
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:
             if kinds and not any(name in called(getattr(kind, what), what) for kind in kinds):
                 held = ", ".join(sorted({getattr(kind, what) for kind in kinds}))
-                raise BenchError(f"no finished cell has the {what} '{name}'; stored are {held}")
+                raise BenchError(f"no {finished}cell has the {what} '{name}'; stored are {held}")
         if names:
             kinds = [kind for kind in kinds if not called(getattr(kind, what), what).isdisjoint(names)]
             columns[what] = {getattr(kind, what) for kind in kinds}
-    rows = store.cells(status="done", eps=parse_eps_text(eps) if eps else None, **columns)
+    rows = store.cells(status=status, eps=parse_eps_text(eps) if eps else None, **columns)
     if not rows:
-        raise BenchError("no finished cell matches; see: bench ls runs")
+        raise BenchError(f"no {finished}cell matches; see: bench ls runs")
     return rows
 
 

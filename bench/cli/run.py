@@ -25,7 +25,7 @@ def run(matrix: Matrix) -> None:
       bench run -d at -a pgd20 --eps 0.05,0.1,0.15,0.2
     """
     from bench.cli.display import Display
-    from bench.report.run import next_commands, print_results, results_json
+    from bench.report.run import is_bad, next_commands, print_results, results_json
     from bench.scheduler import run_plan
 
     device = pick_device(matrix.device, matrix.threads)
@@ -39,5 +39,5 @@ def run(matrix: Matrix) -> None:
     else:
         print_results(plan, report, store.target)
         next_commands(report, matrix.protocol_options(), matrix.store_options())
-    if report.failures or any(row.verdict == "invalid" for row in report.rows):
+    if is_bad(report):
         raise typer.Exit(1)

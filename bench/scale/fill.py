@@ -163,8 +163,8 @@ def _cells(plan: Plan, missing: frozenset[str], runs: Sequence[int]) -> Iterator
             "norm": cell.attack.norm, "eps": str(cell.attack.eps), "spec": spec, "n": cell.n, "draws": cell.draws,
             "clean_hits": cell.n * 0.9, "robust_hits": robust, "robust_any_hits": robust * 0.98,
             "worst_draw_hits": round(robust * 0.9), "majority_hits": robust, "flags": {}, "findings": findings,
-            "forwards": cell.n * 42, "backwards": cell.n * 40, "seconds": 100.0, "run_id": runs[number * len(runs) // total],
-            "created": when, "updated": when,
+            "forwards": cell.n * 42, "backwards": cell.n * 40, "seconds": 100.0,
+            "run_id": runs[number * len(runs) // total], "created": when, "updated": when,
         }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
@@ -324,17 +325,23 @@ class Store:
             where = [_is(getattr(Cell, name), value) for name, value in wanted.items()]
             return self._rows(session, *where, order=(Cell.created, Cell.key))
 
-    def kinds(self, status: str | None = DONE) -> list[Kind]:
+    def kinds(self, status: str | None = DONE, keys: Iterable[str] | None = None) -> list[Kind]:
         """What there is of every dataset, model, defense and attack, with the number of cells, without loading a cell.
 
         Args:
             status: of the cells that count; None for all.
+            keys: of the cells that count; all if not given.
         """
         columns = (Cell.dataset, Cell.model, Cell.defense, Cell.attack, Cell.status, Cell.verdict)
         query = sa.select(*columns, sa.func.count()).group_by(*columns)
+        query = query if status is None else query.where(Cell.status == status)
+        asked = [query] if keys is None else [query.where(Cell.key.in_(part)) for part in _parts(sorted(set(keys)))]
+        counts = Counter[Any]()
         with self.reading() as session:
-            found = session.execute(query if status is None else query.where(Cell.status == status)).all()
-        return sorted((Kind(*line) for line in found), key=lambda kind: tuple(map(str, kind)))
+            for part in asked:
+                counts.update({tuple(kind): count for *kind, count in session.execute(part)})
+        kinds = [Kind._make((*kind, count)) for kind, count in counts.items()]
+        return sorted(kinds, key=lambda kind: tuple(map(str, kind)))
 
     def cell(self, prefix: str) -> CellRow:
         """The one cell whose key begins with `prefix`.

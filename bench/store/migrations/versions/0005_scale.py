@@ -10,6 +10,6 @@ def upgrade() -> None:
     op.drop_index("ix_cells_table", "cells")
     columns = ["dataset", "model", "defense", "attack", "eps", "seed", "norm", "status", "verdict"]
     op.create_index("ix_cells_table", "cells", columns)
-    op.create_index("ix_cells_done", "cells", ["key", "status"])
-    op.create_index("ix_cells_created", "cells", ["created"])
-    op.create_index("ix_weights_sha256", "weights", ["sha256"])
+    op.create_index("ix_cells_done", "cells", ["key", "status"], if_not_exists=True)
+    op.create_index("ix_cells_created", "cells", ["created"], if_not_exists=True)
+    op.create_index("ix_weights_sha256", "weights", ["sha256"], if_not_exists=True)
