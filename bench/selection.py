@@ -30,16 +30,16 @@ def chosen_cells(
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.
     """
-    kinds, finished = store.kinds(status), "finished " if status == "done" else ""
+    stored, finished = store.names(status), "finished " if status == "done" else ""
     columns: dict[str, Any] = {"dataset": dataset, "model": model, "norm": norm, "seed": seed}
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:
-            if kinds and not any(name in called(getattr(kind, what), what) for kind in kinds):
-                held = ", ".join(sorted({getattr(kind, what) for kind in kinds}))
+            if stored and not any(name in called(getattr(cell, what), what) for cell in stored):
+                held = ", ".join(sorted({getattr(cell, what) for cell in stored}))
                 raise BenchError(f"no {finished}cell has the {what} '{name}'; stored are {held}")
         if names:
-            kinds = [kind for kind in kinds if not called(getattr(kind, what), what).isdisjoint(names)]
-            columns[what] = {getattr(kind, what) for kind in kinds}
+            stored = [cell for cell in stored if not called(getattr(cell, what), what).isdisjoint(names)]
+            columns[what] = {getattr(cell, what) for cell in stored}
     rows = store.cells(status=status, eps=parse_eps_text(eps) if eps else None, **columns)
     if not rows:
         raise BenchError(f"no {finished}cell matches; see: bench ls runs")

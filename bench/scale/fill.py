@@ -17,11 +17,14 @@ from bench.errors import BenchError
 from bench.outcome import Outcome
 from bench.plan import Plan
 from bench.proposal import CHUNK
+from bench.scale.subject import NAME
 from bench.spec import AttackSpec, CellSpec, ModelSpec, identity_of, key_of
 from bench.store import Store
 from bench.store.schema import Audit, Cell, Chunk, Weights, now
 
 SYNTHETIC = {"synthetic": True, "version": "synthetic", "command": "python -m bench.scale", "device": "synthetic"}
+"""The provenance of what nobody measured."""
+
 _BATCH = 10_000
 _POOL = 64
 _RUNS = 20
@@ -30,76 +33,74 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What was written.
-
-    Attributes:
-        cells, chunks: rows.
-        seconds_cells, seconds_chunks: for writing them.
-        missing: keys of the plan's cells that were left out of the store.
-    """
+class Added:
+    """What one stage wrote: rows, and the seconds that they took."""
 
     cells: int
     chunks: int
     seconds_cells: float
     seconds_chunks: float
-    missing: frozenset[str]
+
+
+def check_synthetic(store: Store) -> None:
+    """Refuse a store that somebody may need.
+
+    Raises:
+        BenchError: it holds something.
+    """
+    with store.reading() as session:
+        if session.scalar(sa.select(Weights.key).limit(1)) is not None:
+            raise BenchError(f"the store '{store.target}' is not empty; synthetic rows go into one of their own")
+
+
+def is_left_out(key: str) -> bool:
+    """Whether a cell is one of the hundredth of a plan that is missing in the store."""
+    return int(key[:8], 16) % 100 == 0
 
 
 def fill(
     store: Store,
     plan: Plan,
+    before: frozenset[str],
     *,
-    chunk_rows: int,
+    chunks_a_cell: float,
     clock: Callable[[], float],
     tell: Callable[[str], None] = lambda _: None,
-) -> Filled:
-    """Write every cell of a plan but each hundredth as finished, and the outcomes of the first of them.
+) -> Added:
+    """Write the cells of a plan as finished, all but a hundredth, and the outcomes of some of them.
 
     Args:
-        store: empty.
+        store: to write into.
         plan: see `bench.scale.subject`.
-        chunk_rows: of how many rows of outcomes: those of whole cells, until there are so many.
+        before: keys of the smaller plan that was written before.
+        chunks_a_cell: rows of outcomes for each cell; whole cells get theirs until there are so many.
         clock: seconds.
         tell: told what is under way.
-
-    Raises:
-        BenchError: something is in the store.
     """
-    with store.reading() as session:
-        taken = session.scalar(sa.select(Cell.key).limit(1))
-    if taken is not None:
-        raise BenchError(f"the store '{store.target}' is not empty; synthetic rows go into one of their own")
-    missing = frozenset(key_of(cell) for cell in plan.cells[50::100])
+    new = [cell for cell in plan.cells if key_of(cell) not in before and not is_left_out(key_of(cell))]
     began = clock()
     runs = [store.begin_run(SYNTHETIC) for _ in range(_RUNS)]
     with store.engine.begin() as connection:
-        connection.execute(sa.insert(Weights), _weights(plan, runs[0]))
-        connection.execute(sa.insert(Audit), _audits(plan, runs[0]))
+        known = set(connection.scalars(sa.select(Weights.key)))
+        jobs = [job for job in plan.jobs if job.weights_key not in known]
+        if jobs:
+            connection.execute(sa.insert(Weights), [_weights(job, runs[0]) for job in jobs])
+            connection.execute(sa.insert(Audit), [_audit(job, runs[0]) for job in jobs[::5]])
     written = 0
-    for rows in batches(_cells(plan, missing, runs), _BATCH):
+    for rows in _batches(_cells(new, runs)):
         with store.engine.begin() as connection:
             connection.execute(sa.insert(Cell), rows)
         written += len(rows)
         if written % 100_000 == 0:
             tell(f"{written:,} cells written")
-    after = clock()
-    chunks = 0
-    present = (cell for cell in plan.cells if key_of(cell) not in missing)
-    for rows in batches(_chunks(present, chunk_rows), _BATCH):
+    after, chunks = clock(), 0
+    for rows in _batches(_chunks(new, chunks_a_cell)):
         with store.engine.begin() as connection:
             connection.execute(sa.insert(Chunk), rows)
         chunks += len(rows)
         if chunks % 100_000 == 0:
             tell(f"{chunks:,} chunks written")
-    return Filled(written, chunks, after - began, clock() - after, missing)
-
-
-def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of up to `size` items."""
-    remaining = iter(items)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
+    return Added(written, chunks, after - began, clock() - after)
 
 
 def made_up(n: int, draws: int, seed: int) -> Outcome:
@@ -113,31 +114,30 @@ def made_up(n: int, draws: int, seed: int) -> Outcome:
     return Outcome(clean, last, best, margin, margin - drop, np.zeros(n, np.uint8))
 
 
-def _weights(plan: Plan, run: int) -> list[dict[str, Any]]:
-    line = {"epoch": 1, "loss": 1.5, "clean": 0.9, "robust": 0.4, "penalty": 0.0, "images_per_second": 1000.0}
-    return [
-        {
-            "key": job.weights_key, "sha256": job.weights_key[-64:], "spec": identity_of(job.spec),
-            "log": [line | {"epoch": epoch} for epoch in range(1, 31)], "seconds": 100.0, "run_id": run,
-        }
-        for job in plan.jobs
-    ]  # fmt: skip
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        yield batch
 
 
-def _audits(plan: Plan, run: int) -> list[dict[str, Any]]:
-    """One for each fifth network."""
-    finding = Finding("steps", "ok", 0.01, 0.02, "more steps change nothing").as_json()
-    return [
-        {
-            "key": job.weights_key[-64:], "weights_key": job.weights_key,
-            "model_hash": hash_of_model(identity_of(job.spec.model)), "norm": "linf", "eps": "1/1000", "n": 128,
-            "version": AUDIT_VERSION, "verdict": "ok", "findings": [finding], "seconds": 60.0, "run_id": run,
-        }
-        for job in plan.jobs[::5]
-    ]  # fmt: skip
+def _weights(job: Any, run: int) -> dict[str, Any]:
+    line = {"loss": 1.5, "clean": 0.9, "robust": 0.4, "penalty": 0.0, "images_per_second": 1000.0}
+    return {
+        "key": job.weights_key, "sha256": job.weights_key[-64:], "spec": identity_of(job.spec),
+        "log": [line | {"epoch": epoch} for epoch in range(1, 31)], "seconds": 100.0, "run_id": run,
+    }  # fmt: skip
 
 
-def _cells(plan: Plan, missing: frozenset[str], runs: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _audit(job: Any, run: int) -> dict[str, Any]:
+    return {
+        "key": job.weights_key[-64:], "weights_key": job.weights_key,
+        "model_hash": hash_of_model(identity_of(job.spec.model)), "norm": "linf", "eps": "1/1000", "n": 128,
+        "version": AUDIT_VERSION, "verdict": "ok", "seconds": 60.0, "run_id": run,
+        "findings": [Finding("steps", "ok", 0.01, 0.02, "more steps change nothing").as_json()],
+    }  # fmt: skip
+
+
+def _cells(cells: Sequence[CellSpec], runs: Sequence[int]) -> Iterator[dict[str, Any]]:
     began = now() - timedelta(days=30)
     findings = [finding.as_json() for finding in judge_cell(made_up(1000, 1, 0), 10, gradients=True).findings]
     parts: dict[str, Any] = {}
@@ -145,11 +145,7 @@ def _cells(plan: Plan, missing: frozenset[str], runs: Sequence[int]) -> Iterator
     def part(spec: ModelSpec | AttackSpec) -> Any:
         return parts.get(key_of(spec)) or parts.setdefault(key_of(spec), identity_of(spec))
 
-    total = len(plan.cells)
-    for number, cell in enumerate(plan.cells):
-        key = key_of(cell)
-        if key in missing:
-            continue
+    for number, cell in enumerate(cells):
         when = began + timedelta(seconds=number)
         robust = round(cell.n * (0.2 + number % 50 / 100))
         spec = {
@@ -158,23 +154,26 @@ def _cells(plan: Plan, missing: frozenset[str], runs: Sequence[int]) -> Iterator
             "weights": cell.weights, **({"noise_version": cell.noise_version} if cell.noise_version > 1 else {}),
         }  # fmt: skip
         yield {
-            "key": key, "weights_key": cell.weights, "status": "done", "verdict": "ok", "dataset": cell.dataset,
+            "key": key_of(cell), "weights_key": cell.weights, "status": "done", "verdict": "ok", "dataset": NAME,
             "model": cell.model.name, "defense": cell.defense_name, "seed": cell.seed, "attack": cell.attack.name,
             "norm": cell.attack.norm, "eps": str(cell.attack.eps), "spec": spec, "n": cell.n, "draws": cell.draws,
             "clean_hits": cell.n * 0.9, "robust_hits": robust, "robust_any_hits": robust * 0.98,
             "worst_draw_hits": round(robust * 0.9), "majority_hits": robust, "flags": {}, "findings": findings,
             "forwards": cell.n * 42, "backwards": cell.n * 40, "seconds": 100.0,
-            "run_id": runs[number * len(runs) // total], "created": when, "updated": when,
+            "run_id": runs[number * len(runs) // len(cells)], "created": when, "updated": when,
         }  # fmt: skip
 
 
-def _chunks(cells: Iterable[CellSpec], wanted: int) -> Iterator[dict[str, Any]]:
+def _chunks(cells: Iterable[CellSpec], chunks_a_cell: float) -> Iterator[dict[str, Any]]:
     pool: dict[tuple[int, int], Sequence[bytes]] = {}
-    made = 0
+    due, made = 0.0, 0
     for cell in cells:
-        if made >= wanted:
-            return
-        for start in range(0, cell.n, CHUNK):
+        starts = range(0, cell.n, CHUNK)
+        due += chunks_a_cell
+        if due < len(starts):
+            continue
+        due -= len(starts)
+        for start in starts:
             shape = (min(CHUNK, cell.n - start), cell.draws)
             if shape not in pool:
                 pool[shape] = [made_up(*shape, seed).pack() for seed in range(_POOL)]

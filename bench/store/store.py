@@ -89,6 +89,15 @@ class Stored(Mapping[str, Any]):
         return repr(self.value)
 
 
+class Names(NamedTuple):
+    """What cells are called that differ in their seeds and budgets at most."""
+
+    dataset: str
+    model: str
+    defense: str
+    attack: str
+
+
 class Kind(NamedTuple):
     """Cells that agree in what they are called and in what came of them.
 
@@ -324,6 +333,17 @@ class Store:
                 wanted |= _along_the_index(session, wanted)
             where = [_is(getattr(Cell, name), value) for name, value in wanted.items()]
             return self._rows(session, *where, order=(Cell.created, Cell.key))
+
+    def names(self, status: str | None = DONE) -> list[Names]:
+        """What the stored cells are called.
+
+        Args:
+            status: of the cells that count; None for all.
+        """
+        query = sa.select(Cell.dataset, Cell.model, Cell.defense, Cell.attack).distinct()
+        with self.reading() as session:
+            found = session.execute(query if status is None else query.where(Cell.status == status)).all()
+        return sorted(map(Names._make, found))
 
     def kinds(self, status: str | None = DONE, keys: Iterable[str] | None = None) -> list[Kind]:
         """What there is of every dataset, model, defense and attack, with the number of cells, without loading a cell.
