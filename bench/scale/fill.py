@@ -1,6 +1,7 @@
 """A synthetic store: the rows that running a plan would leave, with outcomes that nobody measured."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,12 +35,18 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Added:
-    """What one stage wrote: rows, and the seconds that they took."""
+    """What one stage wrote.
+
+    Attributes:
+        cells, chunks: rows.
+        seconds: that they took.
+        bytes: of the store before, after the cells and after the chunks.
+    """
 
     cells: int
     chunks: int
-    seconds_cells: float
-    seconds_chunks: float
+    seconds: float
+    bytes: tuple[int, int, int]
 
 
 def check_synthetic(store: Store) -> None:
@@ -64,7 +71,7 @@ def fill(
     before: frozenset[str],
     *,
     chunks_a_cell: float,
-    clock: Callable[[], float],
+    size: Callable[[], int],
     tell: Callable[[str], None] = lambda _: None,
 ) -> Added:
     """Write the cells of a plan as finished, all but a hundredth, and the outcomes of some of them.
@@ -74,11 +81,11 @@ def fill(
         plan: see `bench.scale.subject`.
         before: keys of the smaller plan that was written before.
         chunks_a_cell: rows of outcomes for each cell; whole cells get theirs until there are so many.
-        clock: seconds.
+        size: bytes of the store.
         tell: told what is under way.
     """
     new = [cell for cell in plan.cells if key_of(cell) not in before and not is_left_out(key_of(cell))]
-    began = clock()
+    began, empty = time.perf_counter(), size()
     runs = [store.begin_run(SYNTHETIC) for _ in range(_RUNS)]
     with store.engine.begin() as connection:
         known = set(connection.scalars(sa.select(Weights.key)))
@@ -93,14 +100,14 @@ def fill(
         written += len(rows)
         if written % 100_000 == 0:
             tell(f"{written:,} cells written")
-    after, chunks = clock(), 0
+    between, chunks = size(), 0
     for rows in _batches(_chunks(new, chunks_a_cell)):
         with store.engine.begin() as connection:
             connection.execute(sa.insert(Chunk), rows)
         chunks += len(rows)
         if chunks % 100_000 == 0:
             tell(f"{chunks:,} chunks written")
-    return Added(written, chunks, after - began, clock() - after)
+    return Added(written, chunks, time.perf_counter() - began, (empty, between, size()))
 
 
 def made_up(n: int, draws: int, seed: int) -> Outcome:

@@ -128,17 +128,17 @@ def remove(store: Store, cells: Sequence[CellSpec]) -> None:
         session.execute(sa.delete(Cell).where(Cell.key.in_(keys)))
 
 
-def sizes(store: Store) -> dict[str, int]:
-    """Bytes of the tables of cells and of chunks, each with its indices, and of everything."""
-    tables = ("cells", "chunks")
+def bytes_of(store: Store) -> int:
+    """What a store takes up, with its indices and without what is free in it."""
     with store.reading() as session:
         if store.engine.dialect.name != "sqlite":
-            query = sa.text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
-            return {name: int(session.scalar(query, {"name": name}) or 0) for name in tables}
-        page = int(session.scalar(sa.text("PRAGMA page_size")) or 0)
-        count = int(session.scalar(sa.text("PRAGMA page_count")) or 0)
-        free = int(session.scalar(sa.text("PRAGMA freelist_count")) or 0)
-        return {"all": page * (count - free)}
+            tables = "pg_total_relation_size('cells') + pg_total_relation_size('chunks')"
+            return int(session.scalar(sa.text(f"SELECT {tables}")) or 0)
+        page, count, free = (
+            int(session.scalar(sa.text(f"PRAGMA {name}")) or 0)
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+    return page * (count - free)
 
 
 def _command(arguments: Sequence[str]) -> dict[str, Any]:

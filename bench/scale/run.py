@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.perf.record import load
 from bench.provenance import code_version, device_name
 from bench.scale.fill import check_synthetic, fill, is_left_out
-from bench.scale.measure import measure_plan, measure_reading, measure_writing, sizes
+from bench.scale.measure import bytes_of, measure_plan, measure_reading, measure_writing
 from bench.scale.record import Measure, Record, Stage
 from bench.scale.subject import size_of, write_images
 from bench.scale.writers import measure_writers
@@ -71,11 +71,11 @@ def measure_growth(
             size = size_of(cells, n)
             tell(f"planning {size.cells:,} cells")
             plan, measures = measure_plan(size, images)
-            held = sizes(store)
-            added = fill(store, plan, before, chunks_a_cell=chunks_a_cell, clock=time.perf_counter, tell=tell)
+            added = fill(store, plan, before, chunks_a_cell=chunks_a_cell, size=lambda: bytes_of(store), tell=tell)
             chunks += added.chunks
-            about = {"cells": added.cells, "chunks": added.chunks, "before": held, "after": sizes(store)}
-            measures["fill"] = Measure([added.seconds_cells + added.seconds_chunks], about)
+            measures["fill"] = Measure(
+                [added.seconds], {"cells": added.cells, "chunks": added.chunks, "bytes": list(added.bytes)}
+            )
             before = frozenset(key_of(cell) for cell in plan.cells)
             left_out = [cell for cell in plan.cells if is_left_out(key_of(cell))]
             tell("reading")
