@@ -35,7 +35,7 @@ def cells_frame(store: Store | None, rows: Iterable[CellRow] | None = None) -> p
     if rows is None:
         rows = store.cells(status="done") if store else ()
     wanted = [row for row in rows if row.summary is not None]
-    trained, origins = (store.trained(), store.origins()) if store else ({}, {})
+    trained, origins = (store.trained(), store.origins([row.key for row in wanted])) if store else ({}, {})
     return pd.DataFrame(
         [_line(row, trained.get(row.weights_key, {}), origins.get(row.key, {})) for row in wanted], columns=_COLUMNS
     )

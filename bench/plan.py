@@ -1,10 +1,12 @@
 """From what the user asked for to cells: expand, drop what is stored, order, estimate."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
@@ -12,8 +14,8 @@ from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense, takes
-from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key
-from bench.store import CellRow, Store
+from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
+from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
 from models.neurons import NeuronSpec, is_stochastic
@@ -88,7 +90,7 @@ class TrainJob:
     trained: bool
     weights_file: Path | None = None
 
-    @property
+    @cached_property
     def cells(self) -> list[CellSpec]:
         return [cell for group in self.trajectories for cell in group]
 
@@ -100,25 +102,25 @@ class Plan:
     Attributes:
         dataset: loaded and checked.
         jobs: one for each network.
-        stored: finished cells by key; empty until `known_to` a store.
+        stored: keys of finished cells; empty until `known_to` a store.
         source, data_dir: what the dataset was loaded from: its name or file as typed, and the folder of downloads.
     """
 
     dataset: Dataset
     jobs: tuple[TrainJob, ...]
-    stored: Mapping[str, CellRow]
+    stored: AbstractSet[str] = frozenset()
     source: str = ""
     data_dir: Path = Path()
 
     def known_to(self, store: Store) -> "Plan":
         """This plan with the cells that a store already holds."""
-        return replace(self, stored=store.done(key_of(cell) for cell in self.cells))
+        return replace(self, stored=store.done_keys(map(key_of, self.cells)))
 
-    @property
+    @cached_property
     def cells(self) -> list[CellSpec]:
-        return [cell for job in self.jobs for cell in job.cells]
+        return [cell for job in self.jobs for group in job.trajectories for cell in group]
 
-    @property
+    @cached_property
     def missing(self) -> list[CellSpec]:
         return [cell for cell in self.cells if key_of(cell) not in self.stored]
 
@@ -180,6 +182,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
         for eps in split_list(request.eps) or [str(protocol.eps)]
         for text in attack_names
     ]
+    shared = _Shared()
     jobs = []
     for defense in defenses:
         settled = defense.settled(Setting(model_name, protocol.train_eps))
@@ -205,9 +208,9 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
                 dataset=dataset.name,
                 fingerprint=_plugin_fingerprint(settled),
             )
-            jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given))
+            jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given, shared))
     jobs = _merge(jobs)
-    return Plan(dataset, tuple(jobs), {}, request.dataset, data_dir)
+    return Plan(dataset, tuple(jobs), source=request.dataset, data_dir=data_dir)
 
 
 def together(plans: Sequence[Plan]) -> Plan:
@@ -225,6 +228,19 @@ def together(plans: Sequence[Plan]) -> Plan:
     return replace(first, jobs=tuple(merged.values()))
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What the networks of one request have in common, found once: a plan has many networks of few kinds.
+
+    Attributes:
+        noisy: whether a model has noise.
+        arranged: the attacks of noisy networks and of others, see `_arranged`.
+    """
+
+    noisy: dict[ModelSpec, bool] = field(default_factory=dict)
+    arranged: dict[bool, tuple[tuple[AttackSpec, ...], ...]] = field(default_factory=dict)
+
+
 def _job(
     spec: TrainSpec,
     defense: Defense,
@@ -234,9 +250,11 @@ def _job(
     request: Request,
     checkpoints: Path,
     given: GivenWeights | None,
+    shared: _Shared,
 ) -> TrainJob:
-    network = build_without_rng(spec)
-    stochastic = is_stochastic(network)
+    if spec.model not in shared.noisy:
+        shared.noisy[spec.model] = is_stochastic(build_without_rng(spec))
+    stochastic = shared.noisy[spec.model]
     noise_version = NOISE_VERSION if stochastic else 1
     spec = replace(spec, noise_version=noise_version)
     if given is None:
@@ -259,7 +277,9 @@ def _job(
         seed=spec.seed,
         noise_version=noise_version,
     )
-    ordered = trajectories(template, attacks, stochastic=stochastic)
+    if stochastic not in shared.arranged:
+        shared.arranged[stochastic] = _arranged(template, attacks, stochastic=stochastic)
+    ordered = _cells(template, shared.arranged[stochastic])
     return TrainJob(spec, defense, weights_key, ordered, trained, request.weights)
 
 
@@ -276,7 +296,14 @@ def trajectories(
     Raises:
         BenchError: an attack is not for such a network.
     """
-    groups: dict[str, dict[str, CellSpec]] = {}
+    return _cells(template, _arranged(template, attacks, stochastic=stochastic))
+
+
+def _arranged(
+    template: CellSpec, attacks: Sequence[AttackSpec], *, stochastic: bool
+) -> tuple[tuple[AttackSpec, ...], ...]:
+    """The attacks as such a network meets them, grouped and ordered as its cells are."""
+    groups: dict[str, dict[str, AttackSpec]] = {}
     for attack in attacks:
         if not stochastic:
             attack = replace(attack, eot=1, name=without_eot(attack.name))
@@ -290,14 +317,17 @@ def trajectories(
             left = tuple(param for param in attack.params if param[0] != "early_stop")
             attack = replace(attack, params=left, name=without("early_stop", attack.name))
         _check_classes(attack, template.model.num_classes)
-        cell = replace(template, attack=attack)
-        groups.setdefault(trajectory_key(cell), {})[key_of(cell)] = cell
-    return tuple(
-        sorted(
-            (tuple(group.values()) for group in groups.values()),
-            key=lambda group: max(cell.attack.steps for cell in group),
-        )
-    )
+        groups.setdefault(trajectory_of(attack), {})[key_of(attack)] = attack
+    ordered = sorted(groups.values(), key=lambda group: max(attack.steps for attack in group.values()))
+    return tuple(tuple(group.values()) for group in ordered)
+
+
+def _cells(template: CellSpec, arranged: Sequence[Sequence[AttackSpec]]) -> tuple[tuple[CellSpec, ...], ...]:
+    """`template` under each attack; `replace` would read its fields again for each."""
+    names = [f.name for f in fields(CellSpec)]
+    at, values = names.index("attack"), [getattr(template, name) for name in names]
+    before, after, build = values[:at], values[at + 1 :], cast("Callable[..., CellSpec]", CellSpec)
+    return tuple(tuple(build(*before, attack, *after) for attack in group) for group in arranged)
 
 
 def _check_taken(attacks: Sequence[str], params: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Which stored cells a command is about."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.errors import BenchError
 from bench.names import parse_eps_text, split_list, without_eot
@@ -17,34 +18,36 @@ def chosen_cells(
     eps: str | None = None,
     norm: str | None = None,
     seed: int | None = None,
+    status: str | None = "done",
 ) -> list[CellRow]:
-    """Finished cells that have every given property, oldest first.
+    """Cells that have every given property, oldest first; finished ones, unless another status, or any, is asked for.
 
     Args:
         store: where they are.
         defenses, attacks: names as tables show them; several mean any of them.
-        dataset, model, eps, norm, seed: one value each.
+        dataset, model, eps, norm, seed, status: one value each.
 
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.
     """
-    rows = store.cells(status="done")
+    stored, finished = store.names(status), "finished " if status == "done" else ""
+    columns: dict[str, Any] = {"dataset": dataset, "model": model, "norm": norm, "seed": seed}
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:
-            if rows and not any(name in _called(row, what) for row in rows):
-                held = ", ".join(sorted({getattr(row, what) for row in rows}))
-                raise BenchError(f"no finished cell has the {what} '{name}'; stored are {held}")
-        rows = [row for row in rows if not names or any(name in _called(row, what) for name in names)]
-    budget = parse_eps_text(eps) if eps else None
-    for name, wanted in (("dataset", dataset), ("model", model), ("eps", budget), ("norm", norm), ("seed", seed)):
-        rows = [row for row in rows if wanted is None or getattr(row, name) == wanted]
+            if stored and not any(name in called(getattr(cell, what), what) for cell in stored):
+                held = ", ".join(sorted({getattr(cell, what) for cell in stored}))
+                raise BenchError(f"no {finished}cell has the {what} '{name}'; stored are {held}")
+        if names:
+            stored = [cell for cell in stored if not called(getattr(cell, what), what).isdisjoint(names)]
+            columns[what] = {getattr(cell, what) for cell in stored}
+    rows = store.cells(status=status, eps=parse_eps_text(eps) if eps else None, **columns)
     if not rows:
-        raise BenchError("no finished cell matches; see: bench ls runs")
+        raise BenchError(f"no {finished}cell matches; see: bench ls runs")
     return rows
 
 
-def _called(row: CellRow, what: str) -> set[str]:
+def called(text: str, what: str) -> set[str]:
     """What a user may type for a cell's defense or attack."""
     if what == "defense":
-        return {row.defense, row.defense.partition(" (")[0]}
-    return {row.attack, without_eot(row.attack)}
+        return {text, text.partition(" (")[0]}
+    return {text, without_eot(text)}

@@ -4,10 +4,12 @@ Every field is declared either `identity` (it can change an outcome, so it is pa
 of the key) or `runtime` (it cannot). A field without a declaration fails a test.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fractions import Fraction
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from bench.canonical import canonical_json
@@ -36,8 +38,14 @@ def runtime(**options: Any) -> Any:
     return field(metadata={"role": "runtime"}, **options)
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class Spec:
+    """Room beside the fields for what follows from them: a spec never changes, and its key is asked for often."""
+
+    __slots__ = ("_key", "_text")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec(Spec):
     """An architecture with everything needed to build it."""
 
     name: str = identity()
@@ -50,8 +58,8 @@ class ModelSpec:
     fingerprint: str = identity(default="")
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, slots=True)
+class Recipe(Spec):
     """How long and how a network is trained.
 
     Attributes:
@@ -74,8 +82,8 @@ class Recipe:
     arithmetic: str = added("fast")
 
 
-@dataclass(frozen=True)
-class TrainSpec:
+@dataclass(frozen=True, slots=True)
+class TrainSpec(Spec):
     """One training run."""
 
     model: ModelSpec = identity()
@@ -91,8 +99,8 @@ class TrainSpec:
     noise_version: int = added(1)
 
 
-@dataclass(frozen=True)
-class AttackSpec:
+@dataclass(frozen=True, slots=True)
+class AttackSpec(Spec):
     """A resolved attack: every parameter that it will be called with.
 
     Attributes:
@@ -121,8 +129,8 @@ class AttackSpec:
     arithmetic: str = added(default="fast")
 
 
-@dataclass(frozen=True)
-class CellSpec:
+@dataclass(frozen=True, slots=True)
+class CellSpec(Spec):
     """One trained network under one attack: the unit that is planned, cached, resumed and shown.
 
     Attributes:
@@ -174,7 +182,13 @@ def identity_of(value: Any) -> Any:
 
 def key_of(value: Any) -> str:
     """SHA-256 (hex) of a spec's identity."""
-    return hashlib.sha256(canonical_json(identity_of(value)).encode()).hexdigest()
+    if not isinstance(value, Spec):
+        return hashlib.sha256(canonical_json(identity_of(value)).encode()).hexdigest()
+    held: str | None = getattr(value, "_key", None)
+    if held is None:
+        held = hashlib.sha256(_text_of(value).encode()).hexdigest()
+        object.__setattr__(value, "_key", held)
+    return held
 
 
 def randomness_key(cell: CellSpec) -> str:
@@ -185,19 +199,72 @@ def randomness_key(cell: CellSpec) -> str:
     how many images are attacked, and how they are scored.
     """
     plain = identity_of(cell)
-    plain["attack"]["params"] = [param for param in plain["attack"]["params"] if param[0] != "early_stop"]
-    plain["attack"].pop("arithmetic", None)
-    plain["attack"].pop("steps")
-    plain["attack"]["restarts"] = 1
-    plain["attack"].pop("eot", None)
+    plain["attack"] = _randomness(cell.attack)
     plain.pop("n")
     plain.pop("draws")
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
+def _randomness(attack: AttackSpec) -> dict[str, Any]:
+    """What of an attack's identity its random numbers depend on."""
+    plain: dict[str, Any] = identity_of(attack)
+    plain["params"] = [param for param in plain["params"] if param[0] != "early_stop"]
+    plain["restarts"] = 1
+    for name in ("steps", "arithmetic", "eot"):
+        plain.pop(name, None)
+    return plain
+
+
 def trajectory_key(cell: CellSpec) -> str:
     """Cells with one key can be served by one run of the attack."""
-    attack = cell.attack
+    return f"{randomness_key(cell)}:{cell.n}:{cell.draws}:{_run(cell.attack)}"
+
+
+def trajectory_of(attack: AttackSpec) -> str:
+    """As `trajectory_key`, for cells that differ in their attacks only."""
+    return f"{canonical_json(_randomness(attack))}:{_run(attack)}"
+
+
+def _run(attack: AttackSpec) -> str:
+    """What makes attacks with the same random numbers different runs."""
     steps = 0 if attack.shares_trajectory else attack.steps
     how = f"{attack.arithmetic}:{dict(attack.params).get('early_stop', False)}"
-    return f"{randomness_key(cell)}:{steps}:{attack.restarts}:{attack.eot}:{cell.n}:{cell.draws}:{how}"
+    return f"{steps}:{attack.restarts}:{attack.eot}:{how}"
+
+
+def _text_of(value: Any) -> str:
+    """`canonical_json(identity_of(value))`, put together from the texts that models and attacks keep.
+
+    A plan has millions of cells and a thousand models and attacks.
+    """
+    if not isinstance(value, Spec):
+        return canonical_json(identity_of(value))
+    held: str | None = getattr(value, "_text", None)
+    if held is not None:
+        return held
+    declared: Any = type(value)
+    parts = []
+    for name, head, is_added, default in _layout(declared):
+        item = getattr(value, name)
+        if is_added and item == default:
+            continue
+        kind = type(item)
+        if kind is str:
+            parts.append(head + encode_basestring_ascii(item))
+        elif kind is int:
+            parts.append(head + int.__repr__(item))
+        else:
+            parts.append(head + _text_of(item))
+    held = "{" + ",".join(parts) + "}"
+    if not isinstance(value, CellSpec):
+        object.__setattr__(value, "_text", held)
+    return held
+
+
+@functools.cache
+def _layout(kind: Any) -> tuple[tuple[str, str, bool, Any], ...]:
+    """The identity fields of a spec in the order of canonical JSON: name, what stands before the value, whether it was
+    added later, and its default then."""
+    declared = [f for f in fields(kind) if f.metadata.get("role", "identity") == "identity"]
+    declared.sort(key=lambda f: f.name)
+    return tuple((f.name, f"{encode_basestring_ascii(f.name)}:", "added" in f.metadata, f.default) for f in declared)

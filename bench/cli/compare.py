@@ -63,7 +63,7 @@ def _cells(opened: "Store", name: str, filters: Mapping[str, object]) -> "list[C
     """Cells of a defense, or the one that a key begins."""
     from bench.selection import chosen_cells
 
-    held = {row.defense for row in opened.cells(status="done")}
+    held = {kind.defense for kind in opened.kinds()}
     looks_like_key = len(name) >= 6 and set(name) <= set("0123456789abcdef")
     if name not in held and looks_like_key:
         return [opened.cell(name)]

@@ -4,7 +4,8 @@ import json
 import shutil
 import sys
 import textwrap
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,10 @@ from bench.cli import options as o
 from bench.errors import BenchError
 from bench.registry import KINDS, nearest
 
+if TYPE_CHECKING:
+    from bench.store import Store
+
+_MOST_CELLS = 1000
 _KINDS = [f"{kind}s" for kind in KINDS] + ["runs"]
 
 
@@ -20,27 +25,32 @@ def list_(
         str | None,
         typer.Argument(help="defenses, attacks, gradients, models, datasets or runs; the names of all if left out."),
     ] = None,
+    defense: o.OnlyDefenses = None,
+    attack: o.OnlyAttacks = None,
+    dataset: o.OnlyDataset = None,
+    model: o.OnlyModel = None,
+    eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
     plugins: o.Plugins = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """List what can be run (defenses, attacks, gradients, models, datasets) or what has been (runs)."""
+    """List what can be run (defenses, attacks, gradients, models, datasets) or what has been (runs).
+
+    The options that choose are for runs. More than a thousand are counted, unless options choose fewer or with --json.
+    """
     if kind is not None and kind not in _KINDS:
         raise BenchError(f"'{kind}' is not a list{nearest(kind, _KINDS)}; choose from {', '.join(_KINDS)}")
+    chosen = {"defenses": defense, "attacks": attack, "dataset": dataset, "model": model, "eps": eps}
+    typed = [name for name, value in chosen.items() if value]
+    if kind != "runs" and typed:
+        raise BenchError(f"--{typed[0].removesuffix('s')} chooses among runs: bench ls runs")
     o.load_plugins(plugins)
     if kind is None:
         _print_overview(as_json)
         return
     if kind == "runs":
-        from bench.report.cells import cell_json, print_cells
-
-        opened = o.open_existing_store(results, store)
-        rows = opened.cells() if opened else []
-        if as_json:
-            print(json.dumps([cell_json(row) for row in rows], indent=1))
-        else:
-            print_cells(rows, opened.target if opened else str(results))
+        _runs(o.open_existing_store(results, store), chosen if typed else {}, str(results), as_json)
         return
     from bench.report.listing import describe
 
@@ -51,6 +61,29 @@ def list_(
     width = max(len(entry["name"]) for entry in entries) + 2
     for entry in entries:
         _print_line(entry["name"], entry["summary"] + ("" if entry["builtin"] else f"  [{entry['origin']}]"), width)
+
+
+def _runs(opened: "Store | None", chosen: Mapping[str, Any], results: str, as_json: bool) -> None:
+    from bench.report.cells import cell_json, print_cells, print_kinds
+
+    if opened is None:
+        print("[]") if as_json else print_cells([], results)
+        return
+    if not chosen and not as_json:
+        kinds = opened.kinds(None)
+        if sum(kind.cells for kind in kinds) > _MOST_CELLS:
+            print_kinds(kinds, opened.target)
+            return
+    if chosen:
+        from bench.selection import chosen_cells
+
+        rows = chosen_cells(opened, **chosen, status=None)
+    else:
+        rows = opened.cells()
+    if as_json:
+        print(json.dumps([cell_json(row) for row in rows], indent=1))
+    else:
+        print_cells(rows, opened.target)
 
 
 def _print_overview(as_json: bool) -> None:

@@ -31,7 +31,7 @@ def run(matrix: Matrix) -> None:
       bench run --preset table1 --workers 4 --max-time 8h
     """
     from bench.cli.display import Display
-    from bench.report.run import next_commands, print_results, results_json
+    from bench.report.run import is_bad, next_commands, print_results, results_json
     from bench.scheduler import run_plan
 
     device = pick_device(matrix.device, matrix.threads)
@@ -47,12 +47,12 @@ def run(matrix: Matrix) -> None:
         print_results(plan, report, store.target)
         next_commands(report, matrix.protocol_options(), matrix.store_options())
     if report.stopped:
-        left = len(plan.cells) - len(report.rows)
+        left = len(plan.cells) - len(store.done_keys(report.keys))
         print(
             f"stopped: {report.stopped}; {left} of {len(plan.cells)} cells are left. Continue with the same command.",
             file=sys.stderr,
         )
-    if report.failures or any(row.verdict == "invalid" for row in report.rows):
+    if is_bad(report):
         raise typer.Exit(1)
     if report.stopped:
         raise typer.Exit(EXIT_STOPPED)

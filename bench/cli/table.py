@@ -17,6 +17,8 @@ def table(
     name: Annotated[
         str | None, typer.Argument(help="table1 to table5: the paper's table from stored cells; any cells if left out.")
     ] = None,
+    defense: o.OnlyDefenses = None,
+    attack: o.OnlyAttacks = None,
     dataset: o.OnlyDataset = None,
     model: o.OnlyModel = None,
     eps: Annotated[str | None, typer.Option("--eps", help="Only this budget.")] = None,
@@ -45,6 +47,8 @@ def table(
 
       bench table --format md
 
+      bench table -d at,tgo -a pgd40 --eps 8/255
+
       bench table table1 --with-published --format latex -o table1.tex
 
       bench table table1 --dataset digits
@@ -54,22 +58,20 @@ def table(
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     if with_published and name is None:
         raise BenchError("--with-published needs a table of the paper: bench table table1 --with-published")
-    from bench.names import parse_eps_text
-
-    budget = parse_eps_text(eps) if eps else None
+    if name is not None and (defense or attack):
+        raise BenchError(f"{name} says itself which defenses and attacks it shows: leave out --defense and --attack")
     opened = o.open_existing_store(results, store)
     if name is not None:
         text, title = _of_paper(
-            name, opened, (dataset, model, budget), iterate, form, with_published, o.no_store(results, store)
+            name, opened, (dataset, model, eps), iterate, form, with_published, o.no_store(results, store)
         )
     elif opened is None:
         raise BenchError(o.no_store(results, store))
     else:
         from bench.report.matrix import matrix, render
+        from bench.selection import chosen_cells
 
-        rows = opened.cells(dataset=dataset, model=model, eps=budget, status="done")
-        if not rows:
-            raise BenchError("no finished cell matches; see: bench ls runs")
+        rows = chosen_cells(opened, defenses=defense, attacks=attack, dataset=dataset, model=model, eps=eps)
         text, title = render(matrix(rows, iterate), form, opened), "Robust accuracy"
     if form == "html" and output is not None:
         from bench.report.formats.html import page
@@ -92,6 +94,7 @@ def _of_paper(
 
     from attacks.threat import format_eps
     from bench.frames import cells_frame
+    from bench.names import parse_eps_text
     from bench.registry import DATASETS
     from bench.report.tables.caption import title
     from bench.report.tables.fill import fill
@@ -102,7 +105,7 @@ def _of_paper(
     absent = dataset is None and table.dataset not in DATASETS
     if opened is None and not absent:
         raise BenchError(missing)
-    written = format_eps(Fraction(eps)) if eps else None
+    written = format_eps(Fraction(parse_eps_text(eps))) if eps else None
     filled = fill(table, cells_frame(opened), dataset=dataset, model=model, eps=written, iterate=iterate)
     if filled.used.empty and not with_published:
         raise BenchError(

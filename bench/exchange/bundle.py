@@ -86,7 +86,7 @@ def collect_bundle(store: Store, rows: Iterable[CellRow], about: Mapping[str, An
         labels = {name: getattr(row, name) for name in _LABELS}
         parcels.append(
             Parcel(
-                row.key, labels, row.spec, outcome, row.forwards, row.backwards, row.seconds,
+                row.key, labels, dict(row.spec), outcome, row.forwards, row.backwards, row.seconds,
                 store.provenance(row.key), row.updated,
             )
         )  # fmt: skip

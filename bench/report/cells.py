@@ -7,9 +7,20 @@ from typing import Any
 from attacks.threat import format_eps
 from bench.outcome import Outcome
 from bench.report.doubt import audit_line, doubts, mark, placebo_line, reasons
-from bench.report.text import KEY_LENGTH, compact, counted, duration, emit, fits, make_console, make_table, percent
+from bench.report.text import (
+    KEY_LENGTH,
+    compact,
+    counted,
+    counts,
+    duration,
+    emit,
+    fits,
+    make_console,
+    make_table,
+    percent,
+)
 from bench.statistics import Rate
-from bench.store import CellRow
+from bench.store import CellRow, Kind
 
 
 def verdict(row: CellRow) -> str:
@@ -49,6 +60,23 @@ def print_cells(rows: Sequence[CellRow], store: str) -> None:
         lines = [line | {name: _without_interval(line[name]) for name in ("clean", "robust")} for line in lines]
         table = compact(title, lines, movable)
     emit(console, table)
+
+
+def print_kinds(kinds: Sequence[Kind], store: str) -> None:
+    """How many cells there are of each kind, where there are too many to list."""
+    console = make_console()
+    lines: dict[tuple[str, ...], dict[str, int]] = {}
+    for kind in kinds:
+        names = (kind.dataset, kind.model, kind.defense, kind.attack)
+        line = lines.setdefault(names, dict.fromkeys(("cells", "done", "running", "failed", "suspect", "invalid"), 0))
+        for name in ("cells", kind.status, kind.verdict):
+            if name in line:
+                line[name] += kind.cells
+    total = counted(sum(line["cells"] for line in lines.values()), "cell")
+    counts(console, f"{total} in {store}", lines, ("dataset", "model", "defense", "attack"))
+    console.print(
+        "Too many to list; choose some with --dataset, --model, --defense, --attack or --eps, or see: bench table"
+    )
 
 
 def _without_interval(rate: str) -> str:

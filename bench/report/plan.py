@@ -5,14 +5,37 @@ from typing import Any
 from attacks.threat import format_eps
 from bench.estimate import Estimate
 from bench.plan import Plan
-from bench.report.text import KEY_LENGTH, compact, counted, duration, emit, make_console
+from bench.report.text import KEY_LENGTH, MOST_LINES, compact, counted, counts, duration, emit, make_console
 from bench.spec import key_of
 
 
 def print_plan(plan: Plan, estimate: Estimate) -> None:
     """What would run."""
     console = make_console()
-    lines = [
+    title = f"{plan.dataset.name}: {counted(len(plan.cells), 'cell')}, {len(plan.stored):,} stored"
+    if len(plan.cells) > MOST_LINES:
+        counts(console, title, _counted(plan), ("defense", "attack"))
+    else:
+        emit(console, compact(title, _lines(plan), ("seed", "model", "eps", "n", "draws")))
+    if plan.missing:
+        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
+    else:
+        console.print("Everything is stored; bench run would answer at once.")
+
+
+def _counted(plan: Plan) -> dict[tuple[str, ...], dict[str, int]]:
+    lines: dict[tuple[str, ...], dict[str, int]] = {}
+    for job in plan.jobs:
+        for cell in job.cells:
+            names = ("cells", "stored", "to attack", "to train and attack")
+            line = lines.setdefault((cell.defense_name, cell.attack.name), dict.fromkeys(names, 0))
+            line["cells"] += 1
+            line["stored" if key_of(cell) in plan.stored else "to attack" if job.trained else names[-1]] += 1
+    return lines
+
+
+def _lines(plan: Plan) -> list[dict[str, str]]:
+    return [
         {
             "defense": cell.defense_name,
             "seed": str(cell.seed),
@@ -27,12 +50,6 @@ def print_plan(plan: Plan, estimate: Estimate) -> None:
         for job in plan.jobs
         for cell in job.cells
     ]
-    title = f"{plan.dataset.name}: {counted(len(lines), 'cell')}, {len(plan.stored)} stored"
-    emit(console, compact(title, lines, ("seed", "model", "eps", "n", "draws")))
-    if plan.missing:
-        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
-    else:
-        console.print("Everything is stored; bench run would answer at once.")
 
 
 def plan_json(plan: Plan, estimate: Estimate) -> dict[str, Any]:

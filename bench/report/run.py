@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from shlex import quote
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from attacks.threat import format_eps
 from bench.plan import Plan
 from bench.report.cells import cell_json, verdict
 from bench.report.doubt import footnote, mark
-from bench.report.text import KEY_LENGTH, counted, emit, fits, make_console, make_table, percent
+from bench.report.text import KEY_LENGTH, MOST_LINES, counted, counts, emit, fits, make_console, make_table, percent
 from bench.scheduler import Report
 from bench.statistics import Rate
 from bench.store import CellRow
@@ -19,6 +21,10 @@ from bench.store import CellRow
 def print_results(plan: Plan, report: Report, store: str) -> None:
     """The table that ends a run."""
     console = make_console()
+    if len(plan.cells) > MOST_LINES:
+        _print_counts(console, plan, report)
+        console.print(f"Stored in {store}")
+        return
     if not report.rows:
         return
     first = plan.cells[0]
@@ -61,6 +67,27 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     console.print(f"Stored in {store}")
 
 
+def _print_counts(console: Console, plan: Plan, report: Report) -> None:
+    """What a plan came to that is too large to list."""
+    lines: dict[tuple[str, ...], dict[str, int]] = {}
+    for kind in report.kinds:
+        line = lines.setdefault((kind.defense, kind.attack), dict.fromkeys(_COUNTED, 0))
+        line["cells"] += kind.cells
+        what = kind.verdict if kind.status == "done" else kind.status
+        line[what if what in _COUNTED else "unfinished"] += kind.cells
+    begun = sum(line["cells"] for line in lines.values())
+    answered = f"{report.computed:,} computed now" if report.computed else "none computed now"
+    title = f"{plan.dataset.name}: {counted(len(plan.cells), 'cell')}, {answered}"
+    title += f", {len(plan.cells) - begun:,} not begun" if begun < len(plan.cells) else ""
+    counts(console, title, lines, ("defense", "attack"))
+    for failure in report.failures[:_TALL]:
+        console.print(f"failed {failure}", soft_wrap=True)
+    if len(report.failures) > _TALL:
+        console.print(f"and {counted(len(report.failures) - _TALL, 'further failure')}; all: bench run ... --json")
+    console.print("Verdicts are the cells' own; an audit's are in bench table and bench show.")
+
+
+_COUNTED = ("cells", "ok", "suspect", "invalid", "failed", "unfinished")
 _WORDS = ("defense", "attack", "key")
 _TALL = 6
 """More cells than this are shown as a matrix where the window is too narrow for one line each."""
@@ -125,6 +152,14 @@ def next_commands(report: Report, protocol: str, store: str) -> None:
         protocol: every option the user typed, but for the names of defenses and attacks.
         store: options that name the store.
     """
+    console = make_console()
+    if len(report.keys) > MOST_LINES:
+        console.print("Next:")
+        kind = next((kind for kind in report.kinds if kind.status == "done"), None)
+        if kind is not None:
+            console.print(f"  bench table -d {quote(kind.defense)} -a {quote(kind.attack)}{store}", soft_wrap=True)
+        console.print(f"  bench ls runs{store}", soft_wrap=True)
+        return
     if not report.rows:
         return
     lines = [
@@ -134,7 +169,6 @@ def next_commands(report: Report, protocol: str, store: str) -> None:
     ]
     if len({row.defense for row in report.rows}) > 1:
         del lines[1]
-    console = make_console()
     console.print("Next:")
     for line in lines:
         console.print(f"  {line}", soft_wrap=True)
@@ -148,3 +182,12 @@ def results_json(report: Report, store: str) -> dict[str, Any]:
         "failures": report.failures,
         "cells": [cell_json(row) for row in report.rows],
     }
+
+
+def is_bad(report: Report) -> bool:
+    """Whether something failed, or a number is not one."""
+    if report.failures:
+        return True
+    if len(report.keys) > MOST_LINES:
+        return any(kind.verdict == "invalid" for kind in report.kinds)
+    return any(row.verdict == "invalid" for row in report.rows)

@@ -9,6 +9,9 @@ from rich.table import Table
 from bench.statistics import Rate
 
 KEY_LENGTH = 12
+MOST_LINES = 200
+"""More cells than this are counted, not listed."""
+_MOST_COUNTS = 100
 
 
 def percent(rate: Rate) -> str:
@@ -20,7 +23,7 @@ def percent(rate: Rate) -> str:
 
 def counted(count: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count:{',' if count > 9999 else ''}} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -66,3 +69,32 @@ def compact(title: str, lines: Sequence[Mapping[str, str]], movable: Sequence[st
     for line in lines:
         table.add_row(*(value for name, value in line.items() if name not in constant))
     return table
+
+
+def counts(
+    console: Console, title: str, lines: Mapping[tuple[str, ...], Mapping[str, int]], names: Sequence[str]
+) -> None:
+    """Print how many there are of each kind, as finely as fits in a hundred lines.
+
+    Args:
+        title: above the table.
+        lines: kind, as words -> what is counted -> how many; all count the same.
+        names: of the words; those at the end are given up first.
+    """
+    words = len(names)
+    while words and len({kind[:words] for kind in lines}) > _MOST_COUNTS:
+        words -= 1
+    sums: dict[tuple[str, ...], dict[str, int]] = {}
+    for kind, numbers in lines.items():
+        line = sums.setdefault(kind[:words], dict.fromkeys(numbers, 0))
+        for name, number in numbers.items():
+            line[name] += number
+    table = make_table(title)
+    for name in names[:words]:
+        table.add_column(name, overflow="fold")
+    shown = list(next(iter(sums.values()), {}))
+    for name in shown:
+        table.add_column(name, justify="right")
+    for kind, line in sums.items():
+        table.add_row(*kind, *(f"{line[name]:,}" for name in shown))
+    emit(console, table)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bench.plan import TrainJob
 from bench.spec import CellSpec
-from bench.store import CellRow
+from bench.store import CellRow, Kind, Store
 from bench.store.roster import WorkerRow
 from bench.training import Progress
 
@@ -45,13 +46,26 @@ class Report:
     """What came of a plan.
 
     Attributes:
-        rows: of each finished cell, in the plan's order.
-        failures: what failed, in words.
+        failures: what failed, a line each.
         computed: cells that were finished now.
         stopped: why not all was done, where a budget was spent or somebody asked for it; empty otherwise.
+        keys: of the plan's cells, in its order.
+        store: where they are.
     """
 
-    rows: list[CellRow] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     computed: int = 0
     stopped: str = ""
+    keys: Sequence[str] = ()
+    store: Store | None = None
+
+    @cached_property
+    def rows(self) -> list[CellRow]:
+        """The cells that are finished, in the plan's order; loaded when they are asked for."""
+        found = self.store.done(self.keys) if self.store else {}
+        return [found[key] for key in self.keys if key in found]
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """How many cells there are of each kind, where a plan is too large to look at every row."""
+        return self.store.kinds(None, self.keys) if self.store else []

@@ -73,11 +73,9 @@ def run_plan(
         Cancelled: by `bench cancel`.
     """
     crew = crew or Crew()
-    report = Report()
+    report = Report(keys=[key_of(cell) for cell in plan.cells], store=store)
     if plan.missing:
         _run(plan, store, checkpoints, device, listener, crew, budget or Budget(), report)
-    rows = store.done(key_of(cell) for cell in plan.cells)
-    report.rows = [rows[key_of(cell)] for cell in plan.cells if key_of(cell) in rows]
     return report
 
 

@@ -1,5 +1,5 @@
 """Where results live: SQLite by default, any SQLAlchemy URL otherwise."""
 
-from bench.store.store import CellRow, Store, Summary
+from bench.store.store import CellRow, Kind, Store, Summary
 
-__all__ = ["CellRow", "Store", "Summary"]
+__all__ = ["CellRow", "Kind", "Store", "Summary"]

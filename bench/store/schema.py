@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = "0004"
+HEAD = "0005"
 """The migration that produces these tables."""
 
 
@@ -39,6 +39,8 @@ class Weights(Base):
     seconds: Mapped[float | None] = mapped_column(Double)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+    __table_args__ = (Index("ix_weights_sha256", "sha256"),)
 
 
 class Cell(Base):
@@ -75,8 +77,13 @@ class Cell(Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     updated: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
+    # No index has a column that every chunk changes: PostgreSQL would then write to all of them with each.
     __table_args__ = (
-        Index("ix_cells_table", "dataset", "model", "defense", "attack"),
+        # Tables and counts: all that they choose and count by, so that no row is read for what is not shown.
+        Index("ix_cells_table", "dataset", "model", "defense", "attack", "eps", "seed", "norm", "status", "verdict"),
+        # What of a plan is missing: the primary key's index does not know what is finished.
+        Index("ix_cells_done", "key", "status"),
+        Index("ix_cells_created", "created"),
         Index("ix_cells_weights", "weights_key"),
     )
 

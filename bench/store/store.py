@@ -1,10 +1,14 @@
 """Reading and writing results. Everything written is either complete or not there."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
     from bench.spec import CellSpec
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
+_KEYS_A_QUERY = 1000
+_MANY_KEYS, _KEYS_READ_FOR_ONE_FOUND = 20_000, 5
+"""Looking up so many keys takes longer than to read all that are stored, unless there are so many times more."""
+_FEW_WEIGHTS = 500
+_MOST_SEEKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,64 @@ class Summary:
     attack_success: Rate
     worst_draw: Rate
     majority: Rate | None = None
+
+
+class Stored(Mapping[str, Any]):
+    """A JSON object of the store, read when it is looked into: a list of a million cells needs the spec of none."""
+
+    __slots__ = ("_text", "_value")
+
+    def __init__(self, text: str) -> None:
+        self._text: str | None = text
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The object."""
+        if self._text is not None:
+            self._value: dict[str, Any] = json.loads(self._text)
+            self._text = None
+        return self._value
+
+    def __getitem__(self, name: str) -> Any:
+        return self.value[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self.value | dict(other)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class Names(NamedTuple):
+    """What cells are called that differ in their seeds and budgets at most."""
+
+    dataset: str
+    model: str
+    defense: str
+    attack: str
+
+
+class Kind(NamedTuple):
+    """Cells that agree in what they are called and in what came of them.
+
+    Attributes:
+        verdict: their own, before any audit of the network.
+        cells: how many.
+    """
+
+    dataset: str
+    model: str
+    defense: str
+    attack: str
+    status: str
+    verdict: str | None
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +162,14 @@ class CellRow:
     def stops_early(self) -> bool:
         """Whether its attack left images alone once they were broken, so that there is no last iterate to speak of."""
         return bool(dict(self.spec["attack"].get("params", ())).get("early_stop"))
+
+
+_OWN = ("summary", "flags", "verdict", "findings", "audit", "spec")
+_SHARED = tuple(name for name in CellRow.__dataclass_fields__ if name not in _OWN)
+_HITS = (Cell.clean_hits, Cell.robust_hits, Cell.robust_any_hits, Cell.worst_draw_hits, Cell.majority_hits)
+# JSON comes as text: most of it is read by nobody, or is the same in many rows.
+_TEXTS = (sa.cast(column, sa.Text).label(column.key) for column in (Cell.spec, Cell.flags, Cell.findings))
+_READ = (*(getattr(Cell, name) for name in _SHARED), Cell.verdict, *_HITS, *_TEXTS)
 
 
 class Store:
@@ -255,7 +330,7 @@ class Store:
             summarise(row, outcome, cell.model.num_classes)
             session.execute(sa.delete(Failure).where(Failure.key == key))
             session.flush()
-            return self._rows(session, [row])[0]
+            return self._rows(session, Cell.key == key)[0]
 
     @lasting
     def fail_cell(self, cell: "CellSpec", error: str, traceback: str = "") -> None:
@@ -285,24 +360,28 @@ class Store:
             raise LeaseLostError("another worker took over what this one was given up on; its results will be used")
 
     @lasting
-    def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
-        """Those of the given cells that are finished."""
-        wanted, found = list(keys), dict[str, CellRow]()
+    def done_keys(self, keys: Iterable[str]) -> set[str]:
+        """Which of the given cells are finished; millions may be asked about, and no row is loaded."""
+        wanted, found = sorted(set(keys)), set[str]()
+        finished = sa.select(Cell.key).where(Cell.status == DONE)
         with self.reading() as session:
-            for start in range(0, len(wanted), 500):
-                part = wanted[start : start + 500]
-                rows = session.scalars(sa.select(Cell).where(Cell.key.in_(part), Cell.status == DONE)).all()
-                found |= {row.key: row for row in self._rows(session, rows)}
+            if len(wanted) >= _MANY_KEYS:
+                stored = session.scalar(sa.select(sa.func.count()).select_from(finished.subquery())) or 0
+                if len(wanted) * _KEYS_READ_FOR_ONE_FOUND >= stored:
+                    return set(wanted).intersection(session.scalars(finished))
+            # In order, so that neighbours are found on one page of the index.
+            for part in _parts(wanted):
+                found.update(session.scalars(finished.where(Cell.key.in_(part))))
         return found
 
     @lasting
-    def done_keys(self, keys: Iterable[str]) -> set[str]:
-        """Those of the given keys whose cells are finished."""
-        wanted, found = list(keys), set[str]()
+    def done(self, keys: Iterable[str]) -> dict[str, CellRow]:
+        """Those of the given cells that are finished."""
+        found = dict[str, CellRow]()
         with self.reading() as session:
-            for start in range(0, len(wanted), 500):
-                query = sa.select(Cell.key).where(Cell.key.in_(wanted[start : start + 500]), Cell.status == DONE)
-                found |= set(session.scalars(query))
+            for part in _parts(list(keys)):
+                rows = self._rows(session, Cell.key.in_(part), Cell.status == DONE)
+                found |= {row.key: row for row in rows}
         return found
 
     @lasting
@@ -325,10 +404,48 @@ class Store:
 
     @lasting
     def cells(self, /, **equal: Any) -> list[CellRow]:
-        """All stored cells, oldest first, whose columns equal the given values."""
+        """All stored cells, oldest first, whose columns equal the given values.
+
+        Args:
+            equal: a value for a column, or a list of those that it may have; None does not choose.
+        """
+        wanted = {name: value for name, value in equal.items() if value is not None}
         with self.reading() as session:
-            query = sa.select(Cell).filter_by(**{k: v for k, v in equal.items() if v is not None})
-            return self._rows(session, session.scalars(query.order_by(Cell.created, Cell.key)).all())
+            if {*wanted} - {"status", "key", "weights_key"}:
+                wanted |= _along_the_index(session, wanted)
+            where = [_is(getattr(Cell, name), value) for name, value in wanted.items()]
+            return self._rows(session, *where, order=(Cell.created, Cell.key))
+
+    @lasting
+    def names(self, status: str | None = DONE) -> list[Names]:
+        """What the stored cells are called.
+
+        Args:
+            status: of the cells that count; None for all.
+        """
+        query = sa.select(Cell.dataset, Cell.model, Cell.defense, Cell.attack).distinct()
+        with self.reading() as session:
+            found = session.execute(query if status is None else query.where(Cell.status == status)).all()
+        return sorted(map(Names._make, found))
+
+    @lasting
+    def kinds(self, status: str | None = DONE, keys: Iterable[str] | None = None) -> list[Kind]:
+        """What there is of every dataset, model, defense and attack, with the number of cells, without loading a cell.
+
+        Args:
+            status: of the cells that count; None for all.
+            keys: of the cells that count; all if not given.
+        """
+        columns = (Cell.dataset, Cell.model, Cell.defense, Cell.attack, Cell.status, Cell.verdict)
+        query = sa.select(*columns, sa.func.count()).group_by(*columns)
+        query = query if status is None else query.where(Cell.status == status)
+        asked = [query] if keys is None else [query.where(Cell.key.in_(part)) for part in _parts(sorted(set(keys)))]
+        counts = Counter[Any]()
+        with self.reading() as session:
+            for part in asked:
+                counts.update({tuple(kind): count for *kind, count in session.execute(part)})
+        kinds = [Kind._make((*kind, count)) for kind, count in counts.items()]
+        return sorted(kinds, key=lambda kind: tuple(map(str, kind)))
 
     @lasting
     def cell(self, prefix: str) -> CellRow:
@@ -338,13 +455,14 @@ class Store:
             BenchError: none, or several.
         """
         with self.reading() as session:
-            rows = session.scalars(
-                sa.select(Cell).where(Cell.key.startswith(prefix.lower(), autoescape=True)).limit(2)
-            ).all()
+            # LIKE alone would read every key: which letters it takes for equal is another order than the index has.
+            prefix = prefix.lower()
+            near = Cell.key.between(prefix, prefix + "g"), Cell.key.startswith(prefix, autoescape=True)
+            rows = self._rows(session, *near, limit=2)
             if len(rows) != 1 or not prefix:
                 problem = "no stored cell begins" if not rows else "several stored cells begin"
                 raise BenchError(f"{problem} with '{prefix}'; see: bench ls runs")
-            return self._rows(session, rows)[0]
+            return rows[0]
 
     @lasting
     def record_audit(
@@ -404,11 +522,21 @@ class Store:
             }
 
     @lasting
-    def origins(self) -> dict[str, dict[str, Any]]:
-        """The provenance of the run that last worked on each cell, by key."""
+    def origins(self, keys: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+        """The provenance of the run that last worked on each cell, by key.
+
+        Args:
+            keys: of the cells that are of interest; all if not given.
+        """
+        query = sa.select(Cell.key, Cell.run_id)
         with self.reading() as session:
+            if keys is None:
+                found = dict(session.execute(query).all())
+            else:
+                parts = map(query.where, (Cell.key.in_(part) for part in _parts(list(keys))))
+                found = {key: run for part in parts for key, run in session.execute(part)}
             runs = {run.id: run.provenance for run in session.scalars(sa.select(Run))}
-            return {key: runs[run] for key, run in session.execute(sa.select(Cell.key, Cell.run_id))}
+        return {key: runs[run] for key, run in found.items()}
 
     @lasting
     def provenance(self, key: str) -> dict[str, Any]:
@@ -420,7 +548,7 @@ class Store:
 
     @lasting
     def costs(self, device: str) -> list[tuple[Mapping[str, Any], int, int, float]]:
-        """(model identity, forwards, backwards, seconds) of cells finished on a device, the latest first.
+        """(model identity, forwards, backwards, seconds) of cells finished on a device, those begun last first.
 
         Args:
             device: its name as in the provenance.
@@ -428,25 +556,20 @@ class Store:
         with self.reading() as session:
             query = sa.select(Cell.spec, Cell.forwards, Cell.backwards, Cell.seconds, Run.provenance)
             query = query.join(Run, Cell.run_id == Run.id).where(Cell.status == DONE, Cell.backwards > 0)
-            rows = session.execute(query.order_by(Cell.updated.desc()).limit(500))
+            rows = session.execute(query.order_by(Cell.created.desc()).limit(500))
             return [
                 (spec["model"], forwards, backwards, seconds)
                 for spec, forwards, backwards, seconds, provenance in rows
                 if provenance.get("device") == device
             ]
 
-    def _rows(self, session: Session, cells: Sequence[Cell]) -> list[CellRow]:
+    def _rows(
+        self, session: Session, *where: Any, order: Sequence[Any] = (), limit: int | None = None
+    ) -> list[CellRow]:
         """Cells as reports see them, each with the audit of its network."""
-        audits: dict[Network, list[AuditRow]] = {}
-        # By their bits: one set of weights may be known under several keys.
-        query = sa.select(Audit, Weights.sha256).join(Weights, Audit.weights_key == Weights.key)
-        for row, sha256 in session.execute(query.order_by(Audit.created)):
-            audits.setdefault(Network(sha256, row.model_hash, row.norm), []).append(_audit(row))
-        if not audits:
-            return [_row(cell, ()) for cell in cells]
-        bits = dict(session.execute(sa.select(Weights.key, Weights.sha256)).all())
-        networks = (Network(bits[cell.weights_key], hash_of_model(cell.spec["model"]), cell.norm) for cell in cells)
-        return [_row(cell, audits.get(network, ())) for cell, network in zip(cells, networks, strict=True)]
+        cells = session.execute(sa.select(*_READ).where(*where).order_by(*order).limit(limit)).all()
+        audits, bits = _audits_of(session, {cell.weights_key for cell in cells})
+        return [_row(cell, audits, bits) for cell in cells]
 
     def _outcome(self, session: Session, key: str) -> Outcome | None:
         query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)
@@ -500,10 +623,53 @@ class _Transaction:
                 raise error
 
 
-def _row(cell: Cell, audits: Sequence[AuditRow]) -> CellRow:
-    summary, verdict = None, cell.verdict
-    findings = tuple(Finding.of_json(data) for data in cell.findings) if cell.findings is not None else None
-    audit = None
+def _parts(keys: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        yield keys[start : start + _KEYS_A_QUERY]
+
+
+def _is(column: Any, value: Any) -> Any:
+    return column.in_(list(value)) if isinstance(value, list | tuple | Set) else column == value
+
+
+def _along_the_index(session: Session, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions that change nothing and let an index be used whose first columns were not chosen by.
+
+    Its first columns have few values, so they are all named, where that is not too many.
+    """
+    names = ("dataset", "model", "defense", "attack")
+    kinds = session.execute(sa.select(*(getattr(Cell, name) for name in names)).distinct()).all()
+    for at, name in enumerate(names):
+        if name in wanted:
+            given = wanted[name]
+            among = set(given) if isinstance(given, list | tuple | Set) else {given}
+            kinds = [kind for kind in kinds if kind[at] in among]
+    values = {name: sorted({kind[at] for kind in kinds}) for at, name in enumerate(names)}
+    if math.prod(map(len, values.values())) > _MOST_SEEKS:
+        return {}
+    return values
+
+
+def _audits_of(session: Session, weights: set[str]) -> tuple[dict[Network, list[AuditRow]], dict[str, str]]:
+    """The audits of some weights, oldest first, and what bits all of these are."""
+    audits: dict[Network, list[AuditRow]] = {}
+    if not weights or session.scalar(sa.select(Audit.key).limit(1)) is None:
+        return {}, {}
+    known = sa.select(Weights.key, Weights.sha256)
+    # By their bits: one set of weights may be known under several keys.
+    query = sa.select(Audit, Weights.sha256).join(Weights, Audit.weights_key == Weights.key)
+    few = len(weights) <= _FEW_WEIGHTS
+    bits = dict(session.execute(known.where(Weights.key.in_(weights)) if few else known).all())
+    query = query.where(Weights.sha256.in_(set(bits.values()))) if few else query
+    for row, sha256 in session.execute(query.order_by(Audit.created)):
+        audits.setdefault(Network(sha256, row.model_hash, row.norm), []).append(_audit(row))
+    audited = {network.sha256 for network in audits}
+    return audits, {key: sha256 for key, sha256 in bits.items() if sha256 in audited}
+
+
+def _row(cell: Any, audits: Mapping[Network, Sequence[AuditRow]], bits: Mapping[str, str]) -> CellRow:
+    summary, verdict, audit = None, cell.verdict, None
+    findings, spec = _findings(cell.findings), Stored(cell.spec)
     if cell.status == DONE:
         assert cell.clean_hits is not None and cell.robust_hits is not None and cell.verdict is not None
         assert cell.robust_any_hits is not None and cell.worst_draw_hits is not None
@@ -516,12 +682,21 @@ def _row(cell: Cell, audits: Sequence[AuditRow]) -> CellRow:
             wilson(cell.worst_draw_hits, cell.n),
             wilson(cell.majority_hits, cell.n) if cell.majority_hits is not None else None,
         )
-        audit = relevant(audits, cell.eps)
+        if cell.weights_key in bits:
+            network = Network(bits[cell.weights_key], hash_of_model(spec["model"]), cell.norm)
+            audit = relevant(audits.get(network, ()), cell.eps)
         if audit is not None:
-            verdict, findings = joined(cell.verdict, findings, audit, cell.spec)
-    own = ("summary", "flags", "verdict", "findings", "audit")
-    shared = {name: getattr(cell, name) for name in CellRow.__dataclass_fields__ if name not in own}
-    return CellRow(**shared, verdict=verdict, flags=cell.flags or {}, summary=summary, findings=findings, audit=audit)
+            verdict, findings = joined(cell.verdict, findings, audit, spec)
+    shared = dict(zip(_SHARED, cell, strict=False))
+    flags = json.loads(cell.flags or "null") or {}
+    return CellRow(**shared, spec=spec, verdict=verdict, flags=flags, summary=summary, findings=findings, audit=audit)
+
+
+@functools.lru_cache(maxsize=4096)
+def _findings(text: str | None) -> tuple[Finding, ...] | None:
+    """Thousands of cells have the same."""
+    found = json.loads(text or "null")
+    return None if found is None else tuple(Finding.of_json(data) for data in found)
 
 
 def _audit(row: Audit) -> AuditRow:

@@ -61,8 +61,15 @@ def _write(boards: Sequence[Board], store: Store, new: Path, checkpoints: Path |
     (new / _MARKER).write_text("written by bench leaderboard\n")
     for name in _ASSETS:
         (new / name).write_text((files(__package__) / name).read_text(encoding="utf-8"), encoding="utf-8")
-    everything = store.cells(status="done")
-    curves = {entry.slug: eps_curve(entry, everything) for board in boards for entry in board.entries}
+    shown = {entry.seeds[0].cells[0].weights_key for board in boards for entry in board.entries if entry.seeds}
+    cells: dict[str, list[CellRow]] = {}
+    for row in store.cells(status="done", weights_key=shown):
+        cells.setdefault(row.weights_key, []).append(row)
+    curves = {
+        entry.slug: eps_curve(entry, cells[entry.seeds[0].cells[0].weights_key] if entry.seeds else ())
+        for board in boards
+        for entry in board.entries
+    }
     for board in boards:
         for entry in board.entries:
             drawn = pictures(entry, store, checkpoints, data_dir)

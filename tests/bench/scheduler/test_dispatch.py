@@ -188,7 +188,7 @@ def test_cells_that_turn_out_to_be_another_network_s_are_measured_after_all(
     plan: Plan, store: Store, clock: Clock
 ) -> None:
     first = key_of(plan.jobs[0].cells[0])
-    presumed = replace(plan, stored=dict.fromkeys([first]))  # type: ignore[arg-type]
+    presumed = replace(plan, stored=frozenset([first]))
     order = drained(dispatcher(presumed, store, clock))
     assert order.count("vanilla under fgsm") == 1
 
