@@ -1,13 +1,14 @@
 """The commands that measure stored cells again."""
 
-import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from attacks.threat import format_eps
 from bench.plan import STOCHASTIC_DRAWS
+from bench.registry import DATASETS
 from bench.store import CellRow
 from models.neurons import NeuronSpec
 
@@ -39,19 +40,91 @@ def command(
         recipe, origins: see `commands`.
         instead: values of options that are to differ, such as `{"--seed": "0,1,2"}`.
     """
-    options = _options(cells, recipe) | dict(instead or {})
+    options = _options(cells, recipe, origins) | dict(instead or {})
     words = [f"{name} {shlex.quote(value)}" if value else name for name, value in options.items()]
-    return " ".join(["bench run", *words, *(f"--plugin {shlex.quote(p)}" for p in _plugins(origins, cells[0]))])
+    plugins = typed(origins.get(cells[0].key, {}), "--plugin")
+    return " ".join(["bench run", *words, *(f"--plugin {shlex.quote(plugin)}" for plugin in plugins)])
 
 
-def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any]) -> dict[str, str]:
+def spellings(
+    row: CellRow, recipe: Mapping[str, Any], origin: Mapping[str, Any], given: str, results: str
+) -> Iterator[str]:
+    """Commands that measure one cell in an empty store, with everything that decides its outcome; the shortest first.
+
+    A name may mean something else today than when the cell was stored. So the attack is then written out in full, and
+    last the options of the neuron are those that were typed, since a defense may have made others of them.
+
+    Args:
+        row: the cell.
+        recipe: of its training; empty for weights that were given.
+        origin: provenance of the cell, with the number of threads that the command is to have.
+        given: path of weights that were given; unused where they were trained.
+        results: folder to measure in.
+    """
+    device = (typed(origin, "--device") or ["auto"])[-1]
+    if device == "auto":
+        device = "cpu" if str(origin.get("device", "cpu")).startswith("cpu") else "cuda"
+    whole = {"--draws": str(row.draws)}
+    if row.weights_key.startswith("file:"):
+        whole["--weights"] = given
+    where = {"--data-dir": folders[-1]} if (folders := typed(origin, "--data-dir")) else {}
+    where |= {"--device": device}
+    where |= {"--threads": str(origin["threads"])} if origin.get("threads") else {}
+    where |= {"--results": results}
+    seen = set[str]()
+    for attack in (_attack(row, recipe), attack_in_full(row.spec["attack"])):
+        for neuron in ({}, _neuron_as_typed(origin)):
+            # Where to compute comes last, and so does what is only said to be sure.
+            one = command([row], recipe, {row.key: origin}, {"-a": attack, **whole, **neuron, **where})
+            if one not in seen:
+                seen.add(one)
+                yield one
+
+
+def typed(origin: Mapping[str, Any], option: str) -> list[str]:
+    """The values that the command of a run gave an option, in order.
+
+    Args:
+        origin: provenance of the run.
+        option: its long form, such as `--plugin`.
+    """
+    try:
+        words = shlex.split(str(origin.get("command") or ""))
+    except ValueError:
+        return []
+    found = []
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == option and (equals or number + 1 < len(words)):
+            found.append(value if equals else words[number + 1])
+    return found
+
+
+def attack_in_full(spec: Mapping[str, Any]) -> str:
+    """An attack as it is typed, with every parameter that it was called with.
+
+    Args:
+        spec: identity of its `AttackSpec`, as it is stored.
+    """
+    params = {str(key): str(value).lower() if isinstance(value, bool) else str(value) for key, value in spec["params"]}
+    # Another library's attack is called by the name of its class.
+    head = f"{spec['family']}:{params.pop('name')}" if "name" in params else spec["family"]
+    params |= {"eot": str(spec["eot"])} if spec.get("eot", 1) > 1 else {}
+    params |= {"restarts": str(spec["restarts"])} if spec["restarts"] > 1 else {}
+    params |= {"arithmetic": str(spec.get("arithmetic", "fast"))}
+    written = ",".join(f"{key}={value}" for key, value in params.items())
+    gradient = f"@{spec['surrogate']}" if spec["surrogate"] else ""
+    return f"{head}{spec['steps'] or ''}:{written}{gradient}"
+
+
+def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any], origins: Origins) -> dict[str, str]:
     first, usual = cells[0], NeuronSpec()
     model = first.spec["model"]
     neuron = model["neuron"]
     options = {
-        "-d": first.defense.partition(" (")[0], "-a": ",".join(dict.fromkeys(row.attack for row in cells)),
-        "--dataset": first.dataset, "--model": first.model, "--eps": format_eps(Fraction(first.eps)),
-        "-n": str(first.n),
+        "-d": first.defense.partition(" (")[0], "-a": ",".join(dict.fromkeys(_attack(row, recipe) for row in cells)),
+        "--dataset": _dataset(first, origins.get(first.key, {})), "--model": first.model,
+        "--eps": format_eps(Fraction(first.eps)), "-n": str(first.n),
     }  # fmt: skip
     others = (
         ("--norm", first.norm, "linf"), ("-T", model["T"], 4), ("--decay", neuron["decay"], usual.decay),
@@ -72,11 +145,22 @@ def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any]) -> dict[str, s
     return options | {"--seed": ",".join(map(str, sorted({row.seed for row in cells})))}
 
 
-def _plugins(origins: Origins, row: CellRow) -> list[str]:
-    """Files that the command which measured a cell loaded parts from."""
-    try:
-        words = shlex.split(str(origins.get(row.key, {}).get("command") or ""))
-    except ValueError:
-        return []
-    named = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
-    return [*named, *(after for word, after in itertools.pairwise(words) if word == "--plugin")]
+def _dataset(row: CellRow, origin: Mapping[str, Any]) -> str:
+    """What to call a cell's data set: a file of the user's goes by its path, which only the command has."""
+    named = typed(origin, "--dataset")[-1:]
+    if named and (Path(named[0]).stem == row.dataset or row.dataset not in DATASETS):
+        return named[0]
+    return row.dataset if row.dataset in DATASETS else f"{row.dataset}.npz"
+
+
+def _attack(row: CellRow, recipe: Mapping[str, Any]) -> str:
+    """A cell's attack as it is typed. --reference, which a training may need, would slow the attack down as well."""
+    if recipe.get("arithmetic") != "reference" or row.spec["attack"].get("arithmetic", "fast") != "fast":
+        return row.attack
+    name, at, gradient = row.attack.partition("@")
+    return f"{name}{',' if '=' in name else ':'}arithmetic=fast{at}{gradient}"
+
+
+def _neuron_as_typed(origin: Mapping[str, Any]) -> dict[str, str]:
+    usual = {"--decay": str(NeuronSpec().decay), "--surrogate": NeuronSpec().surrogate}
+    return {name: (typed(origin, name) or [value])[-1] for name, value in usual.items()}

@@ -1,109 +1,62 @@
 """How long a plan will take on this machine."""
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from attacks.base import Attack
-from attacks.gradients import frozen, input_gradient
-from attacks.losses import cross_entropy
-from bench.data.dataset import Dataset, pixels
-from bench.plan import Plan, TrainJob
-from bench.provenance import device_name
-from bench.registry import ATTACKS
-from bench.spec import CellSpec, identity_of, key_of
+from bench.costs import Costs, Load, makespan
+from bench.plan import Plan
+from bench.spec import key_of
 from bench.store import Store
-from bench.training import build_without_rng
-from defenses.base import Defense
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that a plan's missing part should take, and whether stored runs back it or a short trial."""
+    """Seconds that a plan's missing part should take, and whether stored runs back it or a short trial.
+
+    Attributes:
+        seconds: in all.
+        basis: in words.
+        training: of those, of all networks together, whatever runs beside them.
+        attacking: of those, of all attack runs together.
+    """
 
     seconds: float
     basis: str
+    training: float = 0.0
+    attacking: float = 0.0
 
 
-def estimate(plan: Plan, store: Store | None, device: torch.device) -> Estimate:
+def estimate(
+    plan: Plan,
+    store: Store | None,
+    device: torch.device,
+    workers: int = 1,
+    *,
+    threads: int | None = None,
+    start: float = 0.0,
+) -> Estimate:
     """How long the missing cells will take on this machine.
 
-    The cost of one image's forward and backward pass comes from finished cells
-    of the same network in the store, else from a trial of a second.
+    Args:
+        plan: with what is stored already, see `Plan.known_to`.
+        store: what to learn from.
+        device: where it will run.
+        workers: processes that share the work.
+        threads: of each; torch's present number if None.
+        start: seconds until the first of them can begin.
     """
-    known = store.costs(device_name(device)) if store else []
-    seconds, basis = 0.0, "stored runs"
-    trials: dict[str, float] = {}
+    costs = Costs(plan, store, device, threads)
+    found = []
     for job in plan.jobs:
-        groups = [group for group in job.trajectories if any(key_of(c) not in plan.stored for c in group)]
-        if not groups:
-            continue
-        identity = identity_of(job.spec.model)
-        per_pass = next((_per_pass(*cost) for model, *cost in known if model == identity), None)
-        if per_pass is None:
-            key = key_of(job.spec.model)
-            if key not in trials:
-                trials[key] = _trial(job, plan.dataset, device)
-            per_pass, basis = trials[key], "a short trial"
-        for group in groups:
-            forwards, backwards = attack_cost(group)
-            scoring = group[0].draws * 2 * (1 + len(group))
-            seconds += group[0].n * per_pass * (backwards + (forwards - backwards + scoring) / 3)
-        if not job.trained:
-            recipe = job.spec.recipe
-            images = ((recipe.train_size or len(plan.dataset.x_train)) - recipe.holdout) * recipe.epochs
-            seconds += images * per_pass * (1.3 + training_passes(job.defense))
-    return Estimate(seconds, basis)
-
-
-def _per_pass(forwards: float, backwards: float, seconds: float) -> float:
-    """Seconds for one image's forward and backward pass; a forward alone takes a third of that."""
-    return seconds / (backwards + max(forwards - backwards, 0) / 3)
-
-
-def training_passes(defense: Defense) -> float:
-    """Forward and backward passes per image and epoch beyond the vanilla one."""
-    return sum(part.extra_passes() for part in defense.parts)
-
-
-def _trial(job: TrainJob, dataset: Dataset, device: torch.device) -> float:
-    model = build_without_rng(job.spec).to(device).to(memory_format=torch.channels_last)
-    x = pixels(dataset.x_test[:64], device)
-    y = dataset.y_test[:64].to(device)
-    times = []
-    with frozen(model):
-        for _ in range(3):
-            began = time.perf_counter()
-            input_gradient(model, x, y, cross_entropy)
-            times.append(time.perf_counter() - began)
-            if sum(times) > 1:
-                break
-    return min(times) / len(x)
-
-
-def attack_cost(cells: Sequence[CellSpec]) -> tuple[int, int]:
-    """(forward, backward) passes per image of the attack run that serves these cells, without scoring."""
-    attack: Attack = ATTACKS.get(cells[0].attack.family)
-    forwards, backwards = attack.cost(max(cell.attack.steps for cell in cells))
-    runs = cells[0].attack.restarts * cells[0].attack.eot
-    return forwards * runs, backwards * runs
-
-
-class Costs:
-    """What the parts of a plan should take on this machine, in seconds."""
-
-    def __init__(self, plan: Plan, store: Store | None, device: torch.device) -> None:
-        self.plan, self.device = plan, device
-
-    def training(self, job: TrainJob) -> float:
-        return 10.0 * (1.3 + training_passes(job.defense))
-
-    def attack(self, job: TrainJob, cells: Sequence[CellSpec]) -> float:
-        forwards, backwards = attack_cost(cells)
-        return 0.001 * cells[0].n * (forwards + backwards)
-
-
-def makespan(ready: Sequence[float], blocked: Sequence[tuple[float, Sequence[float]]], workers: int) -> float:
-    return (sum(ready) + sum(t + sum(a) for t, a in blocked)) / workers
+        groups = [group for group in job.trajectories if any(key_of(cell) not in plan.stored for cell in group)]
+        if groups:
+            attacks = (costs.attack(job, group) for group in groups)
+            found.append(Load(costs.training(job), (costs.opening(job), *attacks)))
+    seconds = makespan(found, workers)
+    if any(load.training for load in found):
+        # Workers that train all begin with it, at the same time.
+        seconds += costs.first
+    basis = " and ".join(sorted(costs.bases, reverse=True)) or "stored runs"
+    training, attacking = (sum(load.training for load in found), sum(sum(load.attacks) for load in found))
+    return Estimate(seconds + (start if found else 0.0), basis, training, attacking)

@@ -23,7 +23,7 @@ def provenance(device: Any) -> dict[str, Any]:
     return {
         **code_version(),
         "kernels": native.available(),
-        "packages": _packages(),
+        "packages": package_versions(),
         "python": platform.python_version(),
         "machine": platform.platform(),
         "device": device_name(torch.device(device)),
@@ -57,7 +57,8 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 @cache
-def _packages() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The packages that a result may depend on, as far as they are installed."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -228,6 +228,22 @@ def _check_overrides(alpha: str | None, counts: Mapping[str, int | None]) -> Non
             raise BenchError(f"{option} must be at least 1, got {count}")
 
 
+def matrix_of(command: str) -> Matrix:
+    """What the options of a `bench run` command come to, as the command itself would read them."""
+    import typer
+
+    read = list[Matrix]()
+
+    @takes_matrix
+    def keep(matrix: Matrix) -> None:
+        read.append(matrix)
+
+    parser = typer.Typer()
+    parser.command()(keep)
+    typer.main.get_command(parser).main(shlex.split(command)[2:], prog_name="bench run", standalone_mode=False)
+    return read[0]
+
+
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
     """Give a command every field of `Matrix` as an option."""
 

@@ -4,7 +4,9 @@ import json
 
 from bench.cli.matrix import Matrix, takes_matrix
 from bench.cli.options import open_existing_store
-from bench.runtime import pick_device
+from bench.runtime import pick_device, process_age
+
+_START = 1.35
 
 
 @takes_matrix
@@ -20,7 +22,10 @@ def plan(matrix: Matrix) -> None:
     made = matrix.plan()
     store = open_existing_store(matrix.results, matrix.store)
     made = made.known_to(store) if store else made
-    expected = estimate(made, store, device)
+    # To begin, run needs what this process needed up to here, and a third of it to show what it found and to end.
+    crew = matrix.crew(device)
+    workers = len(crew.devices) or crew.workers or 1
+    expected = estimate(made, store, device, workers, threads=crew.threads, start=_START * process_age())
     if matrix.as_json:
         print(json.dumps(plan_json(made, expected), indent=1))
     else:

@@ -1,12 +1,17 @@
 """`bench show`: everything known about one cell."""
 
 import json
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options as o
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.store import CellRow, Store
 
 
 def show(
@@ -14,11 +19,20 @@ def show(
         str, typer.Argument(help="A cell's key, or its beginning, as `bench run` and `bench ls runs` print it.")
     ],
     samples: Annotated[bool, typer.Option("--samples", help="Print every image's outcome.")] = False,
+    repeat: Annotated[
+        bool,
+        typer.Option(
+            "--repeat",
+            help="Print one command that measures the cell again in a fresh folder. Exit status 1, and why, where that cannot give the same bits.",
+        ),
+    ] = False,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Show a cell: its rates, its cost, its full specification, and where it comes from."""
+    if samples and repeat:
+        raise BenchError("--samples shows what was measured and --repeat measures it again: leave one of them out")
     from bench.report.cells import cell_json, print_cell, samples_json
     from bench.report.failure import failure_json, print_failure
     from bench.store.roster import Roster
@@ -32,6 +46,9 @@ def show(
         print(json.dumps(failure_json(failures[0]), indent=1)) if as_json else print_failure(failures[0])
         return
     row = opened.cell(key)
+    if repeat:
+        _repeat(opened, row, results, as_json)
+        return
     outcome = opened.outcome(row.key) if samples else None
     if as_json:
         shown = cell_json(row) | {
@@ -47,3 +64,21 @@ def show(
         print_cell(row, opened.weights(row.weights_key), opened.provenance(row.key), outcome)
         if failures:
             print_failure(failures[0])
+
+
+def _repeat(store: "Store", row: "CellRow", results: Path, as_json: bool) -> None:
+    """Print the command alone, so that it can be piped to a shell; what else is to say goes to stderr."""
+    from bench.cli.matrix import matrix_of
+    from bench.repetition import repetition
+
+    found = repetition(store, row, results, lambda command: matrix_of(command).plan())
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        print(found.command)
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+        if not found.exact:
+            typer.echo(f"this command cannot give the same bits: {'; '.join(found.why)}", err=True)
+    if not found.exact:
+        raise typer.Exit(1)

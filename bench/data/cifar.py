@@ -51,5 +51,15 @@ def load(name: str, data_dir: Path) -> Dataset:
     return Dataset(name, x_train, y_train, x_test, y_test, tuple(train.classes), mean, std, PROTOCOL)
 
 
-CIFAR10 = DatasetSource(partial(load, "cifar10"), "CIFAR-10, 32x32 colour, 10 classes", PROTOCOL)
-CIFAR100 = DatasetSource(partial(load, "cifar100"), "CIFAR-100, 32x32 colour, 100 classes", PROTOCOL)
+def at_hand(name: str, data_dir: Path) -> bool:
+    """Whether `load` would find it without a download."""
+    unpacked = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+    return (data_dir / f"{name}.npz").exists() or (data_dir / unpacked).is_dir()
+
+
+CIFAR10 = DatasetSource(
+    partial(load, "cifar10"), "CIFAR-10, 32x32 colour, 10 classes", PROTOCOL, partial(at_hand, "cifar10")
+)
+CIFAR100 = DatasetSource(
+    partial(load, "cifar100"), "CIFAR-100, 32x32 colour, 100 classes", PROTOCOL, partial(at_hand, "cifar100")
+)

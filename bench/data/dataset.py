@@ -107,11 +107,13 @@ class DatasetSource:
         load: from the data directory to the dataset.
         summary: one line for listings.
         protocol: its defaults, readable without loading it.
+        at_hand: whether the data directory has all that it takes to load it, so that nothing is downloaded.
     """
 
     load: Callable[[Path], Dataset]
     summary: str
     protocol: Protocol
+    at_hand: Callable[[Path], bool] = lambda data_dir: True
 
 
 def _check(name: str, part: str, x: Tensor, y: Tensor, num_classes: int) -> None:

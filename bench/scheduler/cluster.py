@@ -7,8 +7,11 @@ to a database that all machines reach.
 import logging
 import os
 import pickle
+import signal
+import socket
+import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,9 @@ def run_cluster(
                 "them: --store postgresql+psycopg://USER@HOST/DATABASE"
             )
         ours = {job.weights_key: job for job in plan.jobs}
-        _Cluster(ray, dispatcher, setup, replace(share, gpus=gpus), plan.dataset, ours, roster, listener).run()
+        # Ray says on stdout what it thinks of a killed process; that is where results go.
+        with redirect_stdout(sys.stderr):
+            _Cluster(ray, dispatcher, setup, replace(share, gpus=gpus), plan.dataset, ours, roster, listener).run()
     finally:
         ray.shutdown()
 
@@ -232,16 +237,25 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError as error:
         raise BenchError("--executor ray needs Ray: pip install 'snn-bench[ray]'") from error
+    before = signal.getsignal(signal.SIGTERM)
     try:
+        # Ray itself would try for minutes.
+        if address not in ("auto", "local") and "://" not in address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         ray.init(
             address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR,
             include_dashboard=False if address == "local" else None,
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BenchError(
             f"there is no Ray cluster at '{address}' ({describe(error)[:200]}); start one with: ray start --head, "
             "then on the other machines: ray start --address=HEAD:6379"
         ) from error
+    finally:
+        # It takes SIGTERM for itself, and would end us before what runs is given back.
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
     return ray
 
 

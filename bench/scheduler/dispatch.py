@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from statistics import median
 
+from bench.costs import Load, makespan
 from bench.plan import Plan
 from bench.proposal import CHUNK
 from bench.scheduler.budget import Budget
@@ -161,14 +162,15 @@ class Dispatcher:
 
     def seconds_left(self) -> float:
         """How long the rest should take, judged by how the tasks so far took."""
-        from bench.estimate import makespan
-
         pace = median(self._speed) if self._speed else 1.0
         tasks = [task for _, _, task in self._ready] + [task for _, task in self._held] + [*self._running.values()]
-        trainings = {t.job.weights_key: t.seconds * pace for t in tasks if not t.cells}
-        ready = [t.seconds * pace for t in tasks if t.cells]
-        blocked = [(trainings.get(key, 0.0), [t.seconds * pace for t in group]) for key, group in self._blocked.items()]
-        return makespan(ready, blocked, self.workers)
+        trainings = {task.job.weights_key: task.seconds * pace for task in tasks if not task.cells}
+        ready = Load(0.0, tuple(task.seconds * pace for task in tasks if task.cells))
+        blocked = [
+            Load(trainings.get(key, 0.0), tuple(task.seconds * pace for task in group))
+            for key, group in self._blocked.items()
+        ]
+        return makespan([ready, *blocked], self.workers)
 
     def _push(self, task: Task) -> None:
         heapq.heappush(self._ready, (task.seconds, task.number, task))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from bench.estimate import Costs
+from bench.costs import Costs
 from bench.plan import Plan
 from bench.provenance import provenance
 from bench.scheduler.budget import Budget
@@ -94,11 +94,12 @@ def _run(
     origin = provenance(device)
     run = store.begin_run(origin)
     roster = Roster(store)
-    costs = Costs(plan, store, device)
+    costs = Costs(plan, store, device, crew.threads)
     tasks = tasks_of(plan, costs.training, costs.attack)
     workers = max(1, len(crew.devices))
     dispatcher = Dispatcher(plan, tasks, store, run, workers, budget, listener)
     campaign = roster.open_campaign(run, len(plan.cells), len(plan.stored))
+    listener.progress(0, 0, dispatcher.seconds_left())
     state = "interrupted"
     pulse: Pulse | None = None
     try:
