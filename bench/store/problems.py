@@ -158,7 +158,9 @@ def _sqlite_problem(target: str, file: Path, error: Exception) -> StoreError:
 
 
 def _server_problem(target: str, error: Exception) -> StoreError:
-    text, state = _line(getattr(error, "orig", None) or error), _state(error)
+    # The driver's own question; ours follows.
+    text = _line(getattr(error, "orig", None) or error).partition(" Is the server running")[0]
+    state = _state(error)
     says = f"store '{masked(target)}': {text}"
     if isinstance(error, PoolTimeoutError):
         return StoreError(f"store '{masked(target)}': all its connections are in use; run fewer workers")

@@ -12,6 +12,7 @@ from bench.errors import ConnectionLostError
 PATIENCE = 60.0
 """For how many seconds a lost connection is tried again."""
 _FIRST, _LONGEST = 0.1, 5.0
+_told: dict[str, float] = {}
 
 S = TypeVar("S", bound=Any)
 P = ParamSpec("P")
@@ -49,7 +50,7 @@ def persistent(call: Callable[[], R], target: str, patience: float) -> R:
     Raises:
         ConnectionLostError: the time is over.
     """
-    began, delay, told = time.monotonic(), _FIRST, False
+    began, delay = time.monotonic(), _FIRST
     while True:
         try:
             return call()
@@ -58,8 +59,9 @@ def persistent(call: Callable[[], R], target: str, patience: float) -> R:
             if left <= 0:
                 kept = f" (tried for {patience:.0f} s; nothing stored is lost, run the same command again)"
                 raise ConnectionLostError(f"{error}{kept}") from error
-            if not told and patience >= PATIENCE and delay > 10 * _FIRST:
-                told = True
+            if patience >= PATIENCE and delay > 10 * _FIRST and began >= _told.get(target, began):
+                # Once for all threads that wait for the same server.
+                _told[target] = began + patience
                 print(f"warning: {error}: trying again for up to {patience:.0f} s", file=sys.stderr)
         # Many workers lose it at once and should not all come back at once.
         time.sleep(min(delay * random.uniform(0.5, 1.0), max(left, 0.01)))

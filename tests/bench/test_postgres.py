@@ -186,8 +186,10 @@ def test_names_and_numbers_that_are_too_large_are_one_line(store: Store) -> None
 
 
 def test_every_command_says_the_same_of_the_same_results(
-    postgres_server: Server, url: str, measured: Path, tmp_path: Path
+    postgres_server: Server, url: str, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Figures are written to where one is.
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "all.json.gz"
     # Where the server stands is no part of a result.
     postgres_server.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET timezone = 'Asia/Kolkata'")
