@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 HEAD = "0005"
 """The migration that produces these tables."""
+
+# SQLite's integers have 64 bits anyway, and PostgreSQL's 32.
+_BIG = BigInteger().with_variant(Integer, "sqlite")
 
 
 def now() -> datetime:
@@ -54,7 +57,7 @@ class Cell(Base):
     dataset: Mapped[str] = mapped_column(String(200))
     model: Mapped[str] = mapped_column(String(80))
     defense: Mapped[str] = mapped_column(String(200))
-    seed: Mapped[int]
+    seed: Mapped[int] = mapped_column(_BIG)
     attack: Mapped[str] = mapped_column(String(200))
     norm: Mapped[str] = mapped_column(String(8))
     eps: Mapped[str] = mapped_column(String(64))
@@ -68,8 +71,8 @@ class Cell(Base):
     majority_hits: Mapped[int | None]
     flags: Mapped[dict[str, int] | None] = mapped_column(JSON)
     findings: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
-    forwards: Mapped[int] = mapped_column(default=0)
-    backwards: Mapped[int] = mapped_column(default=0)
+    forwards: Mapped[int] = mapped_column(_BIG, default=0)
+    backwards: Mapped[int] = mapped_column(_BIG, default=0)
     seconds: Mapped[float] = mapped_column(Double, default=0.0)
     batch: Mapped[int | None]
     error: Mapped[str | None] = mapped_column(Text)

@@ -64,18 +64,31 @@ class Summary:
 
 
 class Stored(Mapping[str, Any]):
-    """A JSON object of the store, read when it is looked into: a list of a million cells needs the spec of none."""
+    """A JSON object of the store, read when it is looked into: a list of a million cells needs the spec of none.
 
-    __slots__ = ("_text", "_value")
+    Args:
+        text: as it is stored.
+        target: the store, for its errors.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("_target", "_text", "_value")
+
+    def __init__(self, text: str, target: str) -> None:
         self._text: str | None = text
+        self._target = target
 
     @property
     def value(self) -> dict[str, Any]:
-        """The object."""
+        """The object.
+
+        Raises:
+            StoreError: it is none.
+        """
         if self._text is not None:
-            self._value: dict[str, Any] = json.loads(self._text)
+            try:
+                self._value: dict[str, Any] = json.loads(self._text)
+            except ValueError as error:
+                raise damaged(self._target, f"the specification of a cell: {error}") from error
             self._text = None
         return self._value
 
@@ -569,7 +582,7 @@ class Store:
         """Cells as reports see them, each with the audit of its network."""
         cells = session.execute(sa.select(*_READ).where(*where).order_by(*order).limit(limit)).all()
         audits, bits = _audits_of(session, {cell.weights_key for cell in cells})
-        return [_row(cell, audits, bits) for cell in cells]
+        return [_row(cell, audits, bits, self.target) for cell in cells]
 
     def _outcome(self, session: Session, key: str) -> Outcome | None:
         query = sa.select(Chunk).where(Chunk.cell_key == key).order_by(Chunk.start)
@@ -667,9 +680,9 @@ def _audits_of(session: Session, weights: set[str]) -> tuple[dict[Network, list[
     return audits, {key: sha256 for key, sha256 in bits.items() if sha256 in audited}
 
 
-def _row(cell: Any, audits: Mapping[Network, Sequence[AuditRow]], bits: Mapping[str, str]) -> CellRow:
+def _row(cell: Any, audits: Mapping[Network, Sequence[AuditRow]], bits: Mapping[str, str], target: str) -> CellRow:
     summary, verdict, audit = None, cell.verdict, None
-    findings, spec = _findings(cell.findings), Stored(cell.spec)
+    findings, spec = _findings(cell.findings), Stored(cell.spec, target)
     if cell.status == DONE:
         assert cell.clean_hits is not None and cell.robust_hits is not None and cell.verdict is not None
         assert cell.robust_any_hits is not None and cell.worst_draw_hits is not None
