@@ -104,7 +104,7 @@ def test_a_damaged_store_never_takes_its_backup_s_place(path: Path) -> None:
         ("UPDATE cells SET spec = replace(spec, 'pgd', 'pgx')", "not what its key says"),
         ("UPDATE chunks SET outcome = substr(outcome, 1, 60)", "damaged outcome"),
         ("DELETE FROM chunks WHERE start = 128", "another verdict or length"),
-        ("UPDATE cells SET created = 'yesterday'", "cannot be read"),
+        ("UPDATE cells SET updated = 'yesterday'", "cannot be read"),
         ("UPDATE runs SET provenance = '{'", "cannot be read"),
         ("UPDATE cells SET n = 'many'", "cannot be read"),
         ("UPDATE cells SET error = x'00'", "cannot be read"),
@@ -383,7 +383,7 @@ def everything(path: Path, *, reading: bool) -> object:
         rows = opened.cells()
         outcomes = {row.key: held.pack() if (held := opened.outcome(row.key)) else None for row in rows}
         opened.trained(), opened.origins()
-        return [(r.key, r.spec, r.n, r.draws, r.model, r.norm, r.eps, r.summary, r.flags) for r in rows], outcomes
+        return [(r.key, dict(r.spec), r.n, r.draws, r.model, r.norm, r.eps, r.summary, r.flags) for r in rows], outcomes
     finally:
         opened.close()
 
@@ -426,7 +426,7 @@ def test_a_store_damaged_anywhere_is_read_rightly_or_refused_and_its_backup_is_i
 
 def test_a_row_that_cannot_be_read_is_refused_with_the_mend(path: Path) -> None:
     for change in (
-        "UPDATE cells SET created = 'yesterday'",
+        "UPDATE cells SET updated = 'yesterday'",
         "UPDATE cells SET findings = '[3'",
         "UPDATE cells SET clean_hits = NULL",
         "UPDATE cells SET findings = '[{\"check\": 3}]'",
