@@ -55,13 +55,15 @@ def show(
             "spec": dict(row.spec),
             "weights": opened.weights(row.weights_key),
             "provenance": opened.provenance(row.key),
+            "chunks": [{"start": start, "n": n, "provenance": run} for start, n, run in opened.shares(row.key)],
         }
         shown["failure"] = failure_json(failures[0]) if failures else None
         if outcome is not None:
             shown["samples"] = samples_json(outcome)
         print(json.dumps(shown, indent=1))
     else:
-        print_cell(row, opened.weights(row.weights_key), opened.provenance(row.key), outcome)
+        weights, provenance = opened.weights(row.weights_key), opened.provenance(row.key)
+        print_cell(row, weights, provenance, outcome, opened.shares(row.key))
         if failures:
             print_failure(failures[0])
 

@@ -22,11 +22,14 @@ from bench.report.text import (
 from bench.statistics import Rate
 from bench.store import CellRow, Kind
 
+_UNDONE = {"running": "unfinished", "failed": "failed", "done": "done"}
+"""What a cell without a verdict is called: whether somebody is at it is what `bench status` knows."""
+
 
 def verdict(row: CellRow) -> str:
     """The verdict, with the reasons where it is not ok."""
     why = reasons(row) if row.verdict != "ok" else []
-    return (row.verdict or row.status) + (f": {', '.join(why)}" if why else "")
+    return (row.verdict or _UNDONE[row.status]) + (f": {', '.join(why)}" if why else "")
 
 
 def print_cells(rows: Sequence[CellRow], store: str) -> None:
@@ -48,7 +51,7 @@ def print_cells(rows: Sequence[CellRow], store: str) -> None:
                 "attack": row.attack,
                 "eps": format_eps(Fraction(row.eps)),
                 "n": str(row.n),
-                "status": row.status if row.status != "done" else verdict(row),
+                "status": verdict(row),
                 "clean": percent(row.summary.clean) if row.summary else "",
                 "robust": percent(row.summary.robust) + mark(row) if row.summary and valid else "",
             }
@@ -110,8 +113,16 @@ def _rate_json(rate: Rate) -> dict[str, Any]:
     return {"value": rate.value if rate.n else None, "low": rate.low, "high": rate.high, "n": rate.n}
 
 
+Share = tuple[int, int, Mapping[str, Any] | None]
+"""A chunk: its first image, how many, and where it comes from."""
+
+
 def print_cell(
-    row: CellRow, weights: Mapping[str, Any] | None, provenance: Mapping[str, Any], outcome: Outcome | None
+    row: CellRow,
+    weights: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any],
+    outcome: Outcome | None,
+    shares: Sequence[Share] = (),
 ) -> None:
     """Everything about one cell."""
     console = make_console()
@@ -119,7 +130,7 @@ def print_cell(
     table.show_header = False
     table.add_column()
     table.add_column(overflow="fold")
-    lines: list[tuple[str, str]] = [("key", row.key), ("status", row.status), ("verdict", verdict(row))]
+    lines: list[tuple[str, str]] = [("key", row.key), ("status", _UNDONE[row.status]), ("verdict", verdict(row))]
     lines += [(f"  {finding.check}", finding.says) for finding in doubts(row)]
     if row.status == "done":
         lines += [("audit", audit_line(row)), ("placebo", placebo_line(row))]
@@ -168,6 +179,9 @@ def print_cell(
         ("command", str(provenance.get("command"))),
         ("measured", row.updated.isoformat(timespec="seconds")),
     ]
+    if row.batch:
+        lines.append(("batch", f"{row.batch} images at once: more did not fit into memory"))
+    lines += _shares(shares)
     for line in lines:
         table.add_row(*line)
     emit(console, table)
@@ -178,6 +192,24 @@ def print_cell(
                 f"{sample['image']:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
                 f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}"
             )
+
+
+def _shares(shares: Sequence[Share]) -> list[tuple[str, str]]:
+    """A line for each run that measured a part, where there are several."""
+    runs: dict[int, list[Share]] = {}
+    for share in shares:
+        if share[2] is not None:
+            runs.setdefault(share[2]["run"], []).append(share)
+    if len(runs) < 2:
+        return []
+    lines = []
+    for parts in runs.values():
+        origin = parts[0][2]
+        assert origin is not None
+        images = sum(n for _, n, _ in parts)
+        where = f"{origin.get('device')}, {origin.get('threads')} threads, bench {(origin.get('commit') or '')[:12]}"
+        lines.append((f"  {images} images", f"run {origin['run']} of {origin['started'][:19]} on {where}"))
+    return [("measured by", f"{len(runs)} runs"), *lines]
 
 
 def samples_json(outcome: Outcome) -> list[dict[str, Any]]:

@@ -560,6 +560,20 @@ class Store:
             return {"run": run.id, "started": run.created.isoformat(), **run.provenance}
 
     @lasting
+    def shares(self, key: str) -> list[tuple[int, int, dict[str, Any] | None]]:
+        """Which run measured which chunk of a cell: a run that was cut off is continued by another, maybe elsewhere.
+
+        Returns:
+            index of the first image, number of images, provenance (None where it was not kept or is an import's).
+        """
+        with self.reading() as session:
+            query = sa.select(Chunk.start, Chunk.n, Run).join(Run, Chunk.run_id == Run.id, isouter=True)
+            return [
+                (start, n, {"run": run.id, "started": run.created.isoformat(), **run.provenance} if run else None)
+                for start, n, run in session.execute(query.where(Chunk.cell_key == key).order_by(Chunk.start))
+            ]
+
+    @lasting
     def costs(self, device: str) -> list[tuple[Mapping[str, Any], int, int, float]]:
         """(model identity, forwards, backwards, seconds) of cells finished on a device, those begun last first.
 
