@@ -162,7 +162,6 @@ class CellRow:
     forwards: int
     backwards: int
     seconds: float
-    batch: int | None
     error: str | None
     weights_key: str
     spec: Mapping[str, Any]
@@ -170,6 +169,7 @@ class CellRow:
     summary: Summary | None
     findings: tuple[Finding, ...] | None = None
     audit: AuditRow | None = None
+    batch: int | None = None
 
     @property
     def stops_early(self) -> bool:
