@@ -1,6 +1,7 @@
 """Stage by stage: a larger plan, a fuller store, and everything measured again."""
 
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from bench.errors import BenchError
 from bench.perf.record import load
 from bench.provenance import code_version, device_name
 from bench.scale.fill import check_synthetic, fill, is_left_out
+from bench.scale.layouts import measure_layouts
 from bench.scale.measure import bytes_of, measure_plan, measure_reading, measure_writing
 from bench.scale.record import Measure, Record, Stage
 from bench.scale.subject import size_of, write_images
@@ -85,7 +87,7 @@ def measure_growth(
             stage = Stage(size.networks, size.attacks, n, size.cells, chunks, measures)
             record.stages.append(stage)
             if cells == max(stages):
-                for count in writers:
+                for count in (count for count in writers if count <= len(left_out)):
                     tell(f"{count} at once")
                     store.engine.dispose()
                     measures[f"{count} at once"] = measure_writers(target, left_out[:400], count)
@@ -96,6 +98,25 @@ def measure_growth(
     finally:
         store.close()
         shutil.rmtree(folder, ignore_errors=True)
+    return record
+
+
+def measure_tables(chunks: int, n: int, command: str) -> Record:
+    """Measure other layouts of the table of chunks, see `bench.scale.layouts`.
+
+    Args:
+        chunks: rows of each.
+        n: images of a cell.
+        command: what was typed.
+    """
+    began = time.perf_counter()
+    record = Record(
+        {**code_version(), "engine": f"sqlite {sqlite3.sqlite_version}", "layouts": chunks},
+        device_name(torch.device("cpu")), command, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), load=[load()],
+    )  # fmt: skip
+    record.stages.append(Stage(0, 0, n, 0, chunks, measure_layouts(chunks, n)))
+    record.load.append(load())
+    record.seconds = time.perf_counter() - began
     return record
 
 
