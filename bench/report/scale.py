@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from bench.proposal import CHUNK
 from bench.scale.record import Measure, Record, Stage
 
+_MANY = 100_000
+
 
 def markdown(record: Record) -> list[str]:
     """The lines of a page about one run: how every cost grows, what the rows weigh, and how fast they are written."""
@@ -69,6 +71,9 @@ def _growth(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
         rows.append((name, *cells))
     memory = [
         f"{sum(stage.measures[name].about.get('bytes', 0) for name in ('plan', 'keys')) / stage.cells:,.0f} B"
+        # Below, what is loaded with the first plan outweighs it.
+        if stage.cells >= _MANY
+        else ""
         for stage in stages
     ]
     rows.insert(2, ("memory a planned cell, with its key", *memory))

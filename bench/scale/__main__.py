@@ -29,6 +29,9 @@ def scale(
     empty: Annotated[
         str | None, typer.Option("--empty", metavar="URL", help="With a URL: a second, empty one to compare with.")
     ] = None,
+    old_indices: Annotated[
+        bool, typer.Option("--old-indices", help="With the indices of before migration 0005, to compare with.")
+    ] = False,
     layouts: Annotated[
         int | None,
         typer.Option("--layouts", metavar="INT", help="Instead: other tables for so many chunks, in SQLite."),
@@ -55,7 +58,7 @@ def scale(
         return
     if store is None:
         raise BenchError("name a database to fill with --store, or a record to print with --show")
-    from bench.scale.run import measure_growth
+    from bench.scale.run import WRITERS, measure_growth
 
     try:
         sizes = [int(size) for size in cells.split(",")]
@@ -63,7 +66,7 @@ def scale(
         raise BenchError(f"--cells: '{cells}' is not a list of integers") from None
     measure_growth(
         store, sizes, n=images, chunks_a_cell=chunks, empty=empty,
-        command=command,
+        command=command, old_indices=old_indices, writers=() if old_indices else WRITERS,
         keep=lambda record: record.write(output), tell=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     print(f"wrote {output}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import sqlalchemy as sa
 import torch
 
 from bench.errors import BenchError
@@ -22,6 +23,14 @@ from bench.spec import key_of
 from bench.store import Store
 
 WRITERS = (1, 8)
+_OLD_INDICES = (
+    "DROP INDEX ix_cells_done",
+    "DROP INDEX ix_cells_created",
+    "DROP INDEX ix_weights_sha256",
+    "DROP INDEX ix_cells_table",
+    "CREATE INDEX ix_cells_table ON cells (dataset, model, defense, attack)",
+)
+"""Back to what there was before migration 0005."""
 
 
 def measure_growth(
@@ -33,6 +42,7 @@ def measure_growth(
     command: str,
     empty: str | None = None,
     writers: Sequence[int] = WRITERS,
+    old_indices: bool = False,
     keep: Callable[[Record], None] = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Record:
@@ -46,6 +56,7 @@ def measure_growth(
         command: what was typed.
         empty: a second store of the same engine, to compare writes with; for SQLite a temporary one if not given.
         writers: how many processes write at once, at the last stage.
+        old_indices: measure with those of before migration 0005, to see what the others are worth.
         keep: given the record after each stage.
         tell: told what is under way.
 
@@ -61,8 +72,12 @@ def measure_growth(
             raise BenchError("writes are compared with those into an empty store: name one with --empty URL")
         beside = Store(empty or str(folder / "empty.sqlite"))
         check_synthetic(beside)
+        for opened in (store, beside) if old_indices else ():
+            with opened.writing() as session:
+                for statement in _OLD_INDICES:
+                    session.execute(sa.text(statement))
         record = Record(
-            {**code_version(), "engine": _engine(store), "chunks a cell": chunks_a_cell},
+            {**code_version(), "engine": _engine(store), "chunks a cell": chunks_a_cell, "old indices": old_indices},
             device_name(torch.device("cpu")), command, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             load=[load()],
         )  # fmt: skip
