@@ -30,7 +30,7 @@ class WorkerRow:
         amount, total: how much of that is done, in images or epochs.
         note: what came of it so far.
         device: where it computes.
-        holds: how many cells and trainings it has taken on.
+        holds: how many cells it has taken on.
     """
 
     id: int
@@ -252,7 +252,9 @@ class Roster:
         query = query.where(Worker.campaign_id.in_(campaigns), Worker.ended.is_(False)).order_by(Worker.id)
         found: dict[int, list[WorkerRow]] = {}
         for row, provenance in session.execute(query):
-            held = session.scalar(sa.select(sa.func.count()).select_from(Lease).where(Lease.worker_id == row.id))
+            # Those of cells; a training is called by its weights, `train:KEY`.
+            cells = sa.select(sa.func.count()).select_from(Lease).where(Lease.key.not_like("%:%"))
+            held = session.scalar(cells.where(Lease.worker_id == row.id))
             worker = WorkerRow(
                 row.id, _process(row), row.doing, row.amount, row.total, row.note, str(provenance.get("device", "")),
                 row.ended, row.beat, row.seen, held or 0,

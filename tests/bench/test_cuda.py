@@ -8,7 +8,7 @@ import torch
 from support import images, spiking_net
 
 from bench.data import load_dataset
-from bench.evaluation import evaluate
+from bench.evaluation import Room, evaluate
 from bench.outcome import Outcome
 from bench.resolve import build_model, parse_attack
 from bench.runtime import exact_arithmetic
@@ -60,3 +60,36 @@ def test_most_outcomes_are_the_processor_s_and_all_repeat() -> None:
     # Float32 rounds differently, and a spike is a step: single images may differ, the picture may not.
     assert np.abs(there.margin_last - here.margin_last).mean() < 0.05
     assert (there.flags == here.flags).all()
+
+
+def test_a_chunk_that_does_not_fit_is_attacked_in_halves() -> None:
+    """Real memory: first as much as a chunk wants, then less."""
+    exact_arithmetic()
+    data = load_dataset("digits", Path())
+    spec = ModelSpec("cnn-medium", 10, data.in_shape, 16, NOISY, data.mean, data.std)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(spec).eval().cuda()
+    cell = CellSpec("train:x", spec, data.test_hash, 128, parse_attack("pgd3", "0.1"), 2, 0, "digits", "nlif", 0)
+    device = torch.device("cuda")
+
+    def outcome(room: Room) -> Outcome:
+        [chunk] = evaluate(model, data, [cell], device=device, room=room)
+        return chunk.outcomes[cell]
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_reserved()
+    whole = outcome(Room())
+    wanted = torch.cuda.max_memory_reserved() - held
+    torch.cuda.empty_cache()
+    room = Room()
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction((held + 0.6 * wanted) / total)
+    try:
+        parts = outcome(room)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert room.batch < 128
+    # Other kernels for other sizes round differently there.
+    assert (whole.last == parts.last).mean() > 0.95
