@@ -114,6 +114,16 @@ def test_a_worker_elsewhere_is_given_up_when_its_beat_stands_still(roster: Roste
     assert roster.claim(other, ["a"], seen) == {}
 
 
+def test_a_worker_of_this_machine_that_is_halted_is_given_more_time(roster: Roster, campaign: int) -> None:
+    halted, other, clock = join(roster, campaign), join(roster, campaign), Clock()
+    seen = watch(clock)
+    roster.claim(halted, ["a"], seen)
+    for clock.now in (0, 31, 299):
+        assert roster.claim(other, ["a"], seen) == {"a": halted}
+    clock.now = 301
+    assert roster.claim(other, ["a"], seen) == {}
+
+
 def test_wall_clocks_that_jump_or_differ_change_nothing(roster: Roster, campaign: int) -> None:
     from datetime import UTC, datetime
 
