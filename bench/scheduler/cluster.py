@@ -23,8 +23,7 @@ from bench.plan import Plan, TrainJob
 from bench.report.text import duration
 from bench.scheduler.dispatch import Dispatcher
 from bench.scheduler.listener import Listener
-from bench.scheduler.pool import Setup
-from bench.scheduler.remote import open_worker
+from bench.scheduler.remote import Setup, open_worker
 from bench.scheduler.task import Result, Task
 from bench.scheduler.worker import Worker
 from bench.spec import key_of

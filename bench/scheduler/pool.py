@@ -4,18 +4,18 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, describe
 from bench.plan import TrainJob
 from bench.scheduler.dispatch import Dispatcher
 from bench.scheduler.listener import Listener
+from bench.scheduler.remote import Setup, open_worker
 from bench.scheduler.task import Result, Task
 from bench.spec import CellSpec
 from bench.store import CellRow
@@ -31,32 +31,6 @@ _DEATHS = 5
 """So many workers in a row that are killed before they finish anything are a fault of the machine."""
 
 STOP = "stop"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker process needs to know.
-
-    Attributes:
-        store: path or URL.
-        checkpoints: folder of trained weights.
-        dataset, data_dir: as in the plan's request.
-        plugins: files that register parts.
-        campaign: that it takes part in.
-        command: as typed, for the provenance.
-        threads: of the processor.
-        code: version and commit of the command, which workers elsewhere must have as well; empty where that is sure.
-    """
-
-    store: str
-    checkpoints: Path
-    dataset: str
-    data_dir: Path
-    plugins: tuple[Path, ...]
-    campaign: int
-    command: str
-    threads: int | None = None
-    code: tuple[str, str | None] | tuple[()] = ()
 
 
 @dataclass
@@ -115,10 +89,27 @@ def _start(place: int, device: str, setup: Setup) -> _Member:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, setup, device), daemon=True, name=f"bench worker {place + 1}")
-    process.start()
+    with _deaf_to_ctrl_c():
+        process.start()
     # With our copy closed, the end of the process is the end of the pipe.
     theirs.close()
     return _Member(place, device, process, ours)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started inside ignores Ctrl-C from its first instruction: the terminal sends it to every process of the
+    command, and the parent decides what follows from it."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:
+        # Not the main thread, which alone may say so.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _send(member: _Member, message: Any) -> None:
@@ -192,7 +183,6 @@ def _end(members: Sequence[_Member], roster: Roster) -> None:
 
 def _work(link: Connection, setup: Setup, device: str) -> None:
     """What a worker process does from its beginning to its end."""
-    # The terminal sends Ctrl-C to every process of the command; the parent decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     from bench.scheduler.interrupt import interruptible
@@ -211,7 +201,6 @@ def _work(link: Connection, setup: Setup, device: str) -> None:
 
 def _serve(link: Connection, setup: Setup, device: str) -> None:
     from bench.scheduler.interrupt import interrupt
-    from bench.scheduler.remote import open_worker
 
     stopped = False
 

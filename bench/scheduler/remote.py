@@ -1,22 +1,50 @@
 """A worker in a process of its own, from a description of it that can be sent."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
+from bench.data import Dataset, load_dataset
+from bench.provenance import provenance
+from bench.registry import load_plugin
+from bench.runtime import pick_device
 from bench.scheduler.listener import Listener
 from bench.scheduler.worker import Worker
+from bench.store import Store
 
-if TYPE_CHECKING:
-    from bench.data import Dataset
-    from bench.scheduler.pool import Setup
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker process needs to know.
+
+    Attributes:
+        store: path or URL.
+        checkpoints: folder of trained weights.
+        dataset, data_dir: as in the plan's request.
+        plugins: files that register parts.
+        campaign: that it takes part in.
+        command: as typed, for the provenance.
+        threads: of the processor.
+        code: version and commit of the command, which workers elsewhere must have as well; empty where that is sure.
+    """
+
+    store: str
+    checkpoints: Path
+    dataset: str
+    data_dir: Path
+    plugins: tuple[Path, ...]
+    campaign: int
+    command: str
+    threads: int | None = None
+    code: tuple[str, str | None] | tuple[()] = ()
 
 
 def open_worker(
-    setup: "Setup",
+    setup: Setup,
     device: str,
     listener: Listener,
     *,
-    dataset: "Dataset | None" = None,
+    dataset: Dataset | None = None,
     stop: Callable[[], bool] = lambda: False,
     spent: Callable[[int], None] = lambda forwards: None,
     cancelled: Callable[[], None] = lambda: None,
@@ -32,12 +60,6 @@ def open_worker(
     Raises:
         BenchError: a plug-in, the dataset, the store or the device is not to be had here.
     """
-    from bench.data import load_dataset
-    from bench.provenance import provenance
-    from bench.registry import load_plugin
-    from bench.runtime import pick_device
-    from bench.store import Store
-
     for path in setup.plugins:
         load_plugin(path)
     place = pick_device(device, setup.threads)

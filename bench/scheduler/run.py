@@ -14,8 +14,9 @@ from bench.scheduler.dispatch import Dispatcher
 from bench.scheduler.inline import run_inline
 from bench.scheduler.interrupt import Cancelled, interrupt, interruptible
 from bench.scheduler.listener import Listener, Report
-from bench.scheduler.pool import Setup, run_pool
+from bench.scheduler.pool import run_pool
 from bench.scheduler.pulse import Pulse
+from bench.scheduler.remote import Setup
 from bench.scheduler.task import tasks_of
 from bench.scheduler.worker import Worker
 from bench.spec import key_of

@@ -18,7 +18,7 @@ from support import Run, environment
 
 from bench.errors import BenchError
 from bench.plan import make_plan
-from bench.scheduler.pool import Setup
+from bench.scheduler.remote import Setup
 from bench.scheduler.task import Task, tasks_of
 from bench.spec import key_of
 from bench.store import Store

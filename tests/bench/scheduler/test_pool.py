@@ -296,3 +296,38 @@ def test_a_mistake_is_one_line(tiny_run: list[str], bench: Run, options: list[st
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5])
+def test_ctrl_c_at_any_stage_is_one_line_and_leaves_no_process(
+    tiny_run: list[str], start: Callable[..., subprocess.Popen[str]], plugin: Path, seconds: float
+) -> None:
+    process = start(*tiny_run, "--plugin", plugin, "-a", "slow", "-d", "vanilla,at", *POOL)
+    group = os.getpgid(process.pid)
+    wait_for(lambda: len(children(process.pid)) >= 2, process)
+    time.sleep(seconds)
+    # As a terminal does: to all of them.
+    os.killpg(group, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted; all that was finished is kept" in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 10
+    while alive(group):
+        assert time.monotonic() < deadline, "something outlived the command"
+        time.sleep(0.05)
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def children(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
