@@ -21,11 +21,13 @@ from bench.spec import CellSpec, identity_of
 from bench.store import Store
 from defenses.base import Defense
 
-_WRITE = 0.01
+_WRITE, _FIRST, _TRAINING = 0.01, 0.8, 1.4
+"""Until the store knows better: seconds of a write, seconds before a process trains, training beside its passes."""
 _LATEST, _LIKE, _FADING = 60, 300, 0.97
+"""Of how many runs speeds and shares are taken, and how much less each counts than the next later one."""
 _QUICK, _QUICK_STEPS, _HYGIENE = 128, 7, 4 * 32
 _THREADS = 0.6
-_TRAINING, _FIRST = 1.4, 0.8
+"""Speed grows with this power of the number of threads; small networks gain less than large ones."""
 _DOUBT = 0.005
 """Weight of what an attack says of itself, beside stored runs, of which the same attack on the same network has 1."""
 
@@ -55,9 +57,9 @@ class Costs:
         self._networks: dict[str, _Network] = {}
         self._speeds: dict[str, Speed] = {}
         self._stored: dict[tuple[str, int], Speed | None] = {}
-        self._families: dict[str, list[Ran]] = {}
+        self._families: dict[str, list[tuple[Ran, float | None]]] = {}
         for run in self.known.ran:
-            self._families.setdefault(run.settings.family, []).append(run)
+            self._families.setdefault(run.settings.family, []).append((run, _share_of(run)))
         self._met = {run.weights for run in self.known.ran}
         self._attacks: dict[Any, float] = {}
         self._ratios: dict[Any, float] = {}
@@ -152,8 +154,7 @@ class Costs:
         place = ("share", network if settings.stops else network.model, settings)
         if place not in self._ratios:
             self._ratios[place] = _near(
-                ((run, _share_of(run)) for run in self._families.get(settings.family, [])[:_LIKE]),
-                lambda run: _unlike_run(run, network, settings),
+                self._families.get(settings.family, [])[:_LIKE], lambda run: _unlike_run(run, network, settings)
             )
         return self._ratios[place]
 
@@ -162,11 +163,12 @@ class Costs:
         kind = (settings.family, settings.surrogate, settings.arithmetic, settings.eot > 1)
         place = ("slowness", model, kind)
         if place not in self._ratios:
-            self._ratios[place] = _near(
-                ((run, self._beside(run)) for run in self.known.ran),
-                lambda run: _unlike_kind(run, model, kind),
-            )
+            self._ratios[place] = _near(self._besides, lambda run: _unlike_kind(run, model, kind))
         return self._ratios[place]
+
+    @cached_property
+    def _besides(self) -> list[tuple[Ran, float | None]]:
+        return [(run, self._beside(run)) for run in self.known.ran]
 
     def _beside(self, run: Ran) -> float | None:
         speed, work = self._stored_speed(run.model, run.threads), _done(run)

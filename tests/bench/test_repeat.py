@@ -21,6 +21,7 @@ from bench.exchange.bundle import collect_bundle
 from bench.exchange.merge import merge_bundle
 from bench.outcome import Outcome
 from bench.plan import Plan
+from bench.registry import ATTACKS, DEFENSES
 from bench.repetition import Repetition, fresh_folder, repetition
 from bench.resolve import parse_attack
 from bench.spec import CellSpec, identity_of, key_of
@@ -92,7 +93,10 @@ def check_same(store: Store, rows: Sequence[CellRow]) -> None:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Path:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for registry in (DEFENSES, ATTACKS):
+        # What it registers is gone after the test.
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     path = tmp_path / "my plug-in.py"
     path.write_text(PLUGIN)
     return path
@@ -168,7 +172,7 @@ def test_a_name_that_means_something_else_today_is_written_out(store: Store) -> 
 
 
 FRACTIONS = st.fractions(min_value=0, max_value=1, max_denominator=10**6)
-ATTACKS = st.builds(
+SOME_ATTACKS = st.builds(
     lambda head, params, gradient: head + (":" + ",".join(params) if params else "") + gradient,
     st.sampled_from(["pgd1", "pgd13"]),
     st.lists(
@@ -182,15 +186,15 @@ ATTACKS = st.builds(
     ),
     st.sampled_from(["", "@rga", "@sigmoid", "@arctan:alpha=2.5", "@assg:tolerance=0.75"]),
 )
-DEFENSES = st.sampled_from(
+SOME_DEFENSES = st.sampled_from(
     ["vanilla", "at:steps=3", "nlif", "tgo:penalty=quadratic,noise_var=0.1+rat", "sr:h=0.02", "mc:delta=0.3"]
 )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    defense=DEFENSES,
-    attack=ATTACKS,
+    defense=SOME_DEFENSES,
+    attack=SOME_ATTACKS,
     eps=FRACTIONS,
     options=st.fixed_dictionaries(
         {},
