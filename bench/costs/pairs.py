@@ -40,7 +40,7 @@ PAIRS = (
         "-d vanilla,at,tgo,rat -a fgsm,rfgsm,pgd7,pgd20 --epochs 4 --seed 0,1",
     ),
 )
-"""What a first run measures and a second one wants: another attack, budget, seed, defense, number of images, network."""
+"""What a first run measures, and a second one wants: another attack, budget, seed, defense, network, more images."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.costs.pairs", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="a JSON file; kept after each pair")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of pairs; all if not given")
+    parser.add_argument("--show", type=Path, help="print the page of a JSON file, and measure nothing")
     parser.add_argument("--threads", type=int, default=1, help="of the processor")
     typed = parser.parse_args(arguments)
+    if typed.show:
+        print(page(json.loads(typed.show.read_text())))
+        return
     chosen = [PAIRS[number] for number in typed.only] if typed.only else PAIRS
     lines: list[dict[str, Any]] = []
     for first, second in chosen:
@@ -80,6 +84,32 @@ def measure(first: str, second: str, threads: int, folder: Path) -> dict[str, An
         found[name] = json.loads(plan)["seconds"]
         found["first_took" if name == "tried" else "measured"], _ = run("run", options)
     return found | {"ratio": found["estimated"] / found["measured"], "load": os.getloadavg()[0]}
+
+
+def page(record: dict[str, Any]) -> str:
+    """A record as Markdown."""
+    about, pairs = record["about"], record["pairs"]
+    lines = [
+        f"`{about['command']}` on {about['device']}, {about['threads']} thread, torch {about['torch']}, bench "
+        f"{about['version']} {(about['commit'] or '')[:12]}. Seconds, estimated / measured, and their ratio; load "
+        "is that of the machine at the end.",
+        "",
+        "| first run | second run | seconds | ratio | load |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| `{pair['first']}` | `{pair['second']}` | {pair['estimated']:.1f} / {pair['measured']:.1f} "
+        f"| {pair['ratio']:.2f} | {pair['load']:.1f} |"
+        for pair in pairs
+    ]
+    within = sum(1 / 1.5 <= pair["ratio"] <= 1.5 for pair in pairs)
+    first = sorted(pair["tried"] / pair["first_took"] for pair in pairs)
+    lines += [
+        "",
+        f"Within a factor of 1.5: {within} of {len(pairs)}. First runs, judged by a trial: {first[0]:.2f} to "
+        f"{first[-1]:.2f} of what they took.",
+    ]
+    return "\n".join(lines)
 
 
 def _about(threads: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The committed results: every table on a page comes out of the outcomes that lie beside it."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -45,3 +46,12 @@ def test_speeds_come_out_of_the_runs(bench: Run, file: str, text: str) -> None:
 
 def test_every_run_of_speed_is_shown() -> None:
     assert {file for file, _ in SHOWN} == {file.name for file in SPEED.glob("*.json") if "growth" not in file.name}
+
+
+def test_the_page_of_estimates_comes_out_of_their_record() -> None:
+    from bench.costs.pairs import page
+
+    folder = ROOT / "results" / "estimates"
+    record = json.loads((folder / "pairs.json").read_text())
+    assert page(record) in (folder / "README.md").read_text()
+    assert len(record["pairs"]) > 9
