@@ -1,5 +1,6 @@
 """A plan: what would run, and for how long."""
 
+from collections import Counter
 from typing import Any
 
 from attacks.threat import format_eps
@@ -24,13 +25,16 @@ def print_plan(plan: Plan, estimate: Estimate) -> None:
 
 
 def _counted(plan: Plan) -> dict[tuple[str, ...], dict[str, int]]:
+    names = ("stored", "to attack", "to train and attack")
+    found = Counter(
+        (cell.defense_name, cell.attack.name, "stored" if key_of(cell) in plan.stored else names[1 + (not job.trained)])
+        for job in plan.jobs
+        for cell in job.cells
+    )
     lines: dict[tuple[str, ...], dict[str, int]] = {}
-    for job in plan.jobs:
-        for cell in job.cells:
-            names = ("cells", "stored", "to attack", "to train and attack")
-            line = lines.setdefault((cell.defense_name, cell.attack.name), dict.fromkeys(names, 0))
-            line["cells"] += 1
-            line["stored" if key_of(cell) in plan.stored else "to attack" if job.trained else names[-1]] += 1
+    for kind in dict.fromkeys((defense, attack) for defense, attack, _ in found):
+        numbers = {name: found[(*kind, name)] for name in names}
+        lines[kind] = {"cells": sum(numbers.values()), **numbers}
     return lines
 
 

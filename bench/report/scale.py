@@ -123,7 +123,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _time(measure: Measure) -> str:
     if not measure.seconds:
-        return measure.error or "-"
+        return "refused" if measure.error else "-"
     least = measure.least
     if least >= 1:
         return f"{least:,.1f} s"

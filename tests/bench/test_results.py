@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from support import ROOT, Run
 
+from bench.report.scale import comparison, markdown
+from bench.scale.record import read_record as read_scale
+
 PAGE = ROOT / "results" / "cifar10-cnn-medium"
 
 
@@ -55,3 +58,22 @@ def test_the_page_of_estimates_comes_out_of_their_record() -> None:
     record = json.loads((folder / "pairs.json").read_text())
     assert page(record) in (folder / "README.md").read_text()
     assert len(record["pairs"]) > 9
+
+
+SCALE = ROOT / "results" / "scale"
+GROWN = re.findall(
+    r"<!-- shows: (\S+?)(?: beside (\S+))? -->\n(.*?)\n<!-- end -->", (SCALE / "README.md").read_text(), re.DOTALL
+)
+
+
+@pytest.mark.parametrize(("file", "before", "text"), GROWN, ids=[f"{file} {before}" for file, before, _ in GROWN])
+def test_growth_comes_out_of_the_runs(file: str, before: str, text: str) -> None:
+    record = read_scale(SCALE / file)
+    lines = comparison(read_scale(SCALE / before), record) if before else markdown(record)
+    assert "\n".join(lines) == text
+
+
+def test_every_run_of_growth_is_shown() -> None:
+    assert {name for file, before, _ in GROWN for name in (file, before) if name} == {
+        file.name for file in SCALE.glob("*.json")
+    }

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ROOT, Run, environment, make_cell
+from support import Run, environment, make_cell
 
 from bench.audit.finding import Finding
 from bench.audit.spec import AuditSpec
@@ -457,6 +457,3 @@ def test_sizes_grow_in_whole_plans() -> None:
         assert small.networks <= large.networks and small.attacks <= large.attacks
     with pytest.raises(BenchError, match="at least 250"):
         size_of(10, 1)
-
-
-PAGE = ROOT / "results" / "scale"
