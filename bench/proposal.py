@@ -64,7 +64,7 @@ def propose(model: nn.Module, x: Tensor, y: Tensor, start: int, cells: Sequence[
                 **steps,
                 **attack_arguments(first.attack),
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = error
     if changed := before.restore():
         raise BenchError(

@@ -67,6 +67,8 @@ def repetition(store: Store, row: CellRow, results: Path, plan_of: Callable[[str
     if missing := _not_at_hand(row, origin):
         return Repetition(next(commands), False, (missing,), notes)
     why = [] if row.status == "done" else [f"the cell is {row.status}, so there are no bits to repeat"]
+    if len(places := trained.get("places", [])) > 1:
+        why.append(f"the network was trained partly elsewhere: {'; then '.join(places)}")
     tried = list[tuple[bool, str, list[str]]]()
     for command in commands:
         try:
@@ -97,7 +99,7 @@ def _training(store: Store, row: CellRow, sha256: str, results: Path) -> Mapping
         path = checkpoint_path(results / "checkpoints", row.weights_key.removeprefix("train:"))
         sidecar = json.loads(path.with_suffix(".json").read_text())
         if sidecar["weights_sha256"] == sha256:
-            return dict(sidecar["provenance"])
+            return {**sidecar["provenance"], "places": sidecar.get("places", [])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     with store.reading() as session:

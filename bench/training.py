@@ -21,7 +21,7 @@ from bench.checkpoint import hash_tensors, load_into, load_tensors, save_tensors
 from bench.data.augmentation import crop_and_flip
 from bench.data.dataset import Dataset, pixels
 from bench.errors import BenchError
-from bench.provenance import provenance
+from bench.provenance import device_name, provenance
 from bench.resolve import build_model
 from bench.runtime import isolated_generator
 from bench.spec import Recipe, TrainSpec, identity_of, key_of
@@ -121,12 +121,14 @@ def train(
         loop.restore(resume, key)
         if loop.epoch:
             progress.resumed(loop.epoch)
-        while loop.epoch < spec.recipe.epochs:
-            line = loop.run_epoch(progress)
-            if loop.epoch < spec.recipe.epochs:
-                loop.save(resume, key)
-            # Whoever is told may stop here: what was done is kept.
-            progress.epoch(line)
+        with _threads(loop.threads):
+            origin = provenance(device)
+            while loop.epoch < spec.recipe.epochs:
+                line = loop.run_epoch(progress)
+                if loop.epoch < spec.recipe.epochs:
+                    loop.save(resume, key)
+                # Whoever is told may stop here: what was done is kept.
+                progress.epoch(line)
     path = checkpoint_path(folder, key)
     log = [vars(line) for line in loop.log]
     metadata = {"key": key, "spec": identity_of(spec), "defense": spec.defense_name}
@@ -137,11 +139,23 @@ def train(
         "weights_sha256": sha256,
         "seconds": loop.seconds,
         "log": log,
-        "provenance": provenance(device),
+        "provenance": origin,
+        "places": loop.places,
     }
     write_atomically(path.with_suffix(".json"), json.dumps(sidecar, indent=1).encode())
     resume.unlink(missing_ok=True)
     return Trained(model.eval(), sha256, tuple(loop.log), loop.seconds)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes with so many threads: training rounds by their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Loop:
@@ -167,6 +181,8 @@ class _Loop:
         self.epoch = 0
         self.seconds = 0.0
         self.log: list[EpochLog] = []
+        self.threads = torch.get_num_threads()
+        self.places = [f"{device_name(device)}, torch {torch.__version__}"]
 
     def run_epoch(self, progress: Progress) -> EpochLog:
         spec, recipe, seed = self.spec, self.spec.recipe, self.spec.seed
@@ -258,7 +274,14 @@ class _Loop:
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum.{number}"] = buffer
-        state = {"key": key, "epoch": self.epoch, "seconds": self.seconds, "log": [vars(line) for line in self.log]}
+        state = {
+            "key": key,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "log": [vars(line) for line in self.log],
+            "threads": self.threads,
+            "places": self.places,
+        }
         save_tensors(path, tensors, state)
 
     def restore(self, path: Path, key: str) -> None:
@@ -279,6 +302,9 @@ class _Loop:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
         self.log = [EpochLog(**line) for line in state["log"]]
+        # As it began, wherever it goes on; states of older versions do not say.
+        self.threads = int(state.get("threads", self.threads))
+        self.places = [*dict.fromkeys([*state.get("places", []), *self.places])]
 
 
 def load_trained(spec: TrainSpec, folder: Path, device: torch.device) -> Trained | None:

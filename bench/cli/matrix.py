@@ -110,7 +110,7 @@ class Matrix:
         every = device.type == "cuda" and device.index is None
         devices = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if every else [str(device)]
         count = self.workers or len(devices)
-        threads = self.threads or (max(1, (os.cpu_count() or 1) // count) if count > 1 else None)
+        threads = self.threads or (max(1, _cores() // count) if count > 1 else None)
         return Crew(tuple(devices[n % len(devices)] for n in range(count)), threads, plugins)
 
     def budget(self) -> "Budget":
@@ -200,6 +200,12 @@ class Matrix:
             )
             for named in (preset(self.preset, self.dataset) if self.preset else ({},))
         ]
+
+
+def _cores() -> int:
+    """Processors that this process may use, which a batch system may have made fewer than there are."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _typed(*options: tuple[str, Any, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 
 import typer
 
@@ -39,7 +40,8 @@ def run(matrix: Matrix) -> None:
     plan = matrix.plan()
     store = open_store(matrix.results, matrix.store)
     plan = plan.known_to(store)
-    with Display(plan, len(crew.devices)) as display:
+    # What plug-ins and libraries print is not what the command answers.
+    with redirect_stdout(sys.stderr), Display(plan, len(crew.devices)) as display:
         report = run_plan(plan, store, matrix.checkpoints, device, display, crew=crew, budget=budget)
     if matrix.as_json:
         print(json.dumps(results_json(report, store.target), indent=1))

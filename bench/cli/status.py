@@ -1,6 +1,7 @@
 """`bench status` and `bench cancel`: a campaign as seen from another terminal, or another machine."""
 
 import json
+import math
 import time
 from typing import Annotated
 
@@ -12,6 +13,10 @@ from bench.errors import BenchError
 
 def status(
     every: Annotated[bool, typer.Option("--all", help="Also campaigns that have ended.")] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option("--forget", metavar="KEY", help="Forget a failure that nobody will try again; all: every one."),
+    ] = None,
     watch: Annotated[
         float | None, typer.Option("--watch", metavar="SECONDS", help="Show it again and again, until Ctrl-C.")
     ] = None,
@@ -35,11 +40,17 @@ def status(
     from bench.store.process import Watch
     from bench.store.roster import Roster
 
-    if watch is not None and watch <= 0:
+    if watch is not None and not 0 < watch < math.inf:
         raise BenchError(f"--watch must be positive, got {watch:g}")
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
+    if forget is not None:
+        count = Roster(o.open_store(results, store)).forget("" if forget == "all" else forget)
+        if not count:
+            raise BenchError(f"no failure begins with '{forget}'; see: bench status")
+        print(f"forgot {count} failure{'s' * (count != 1)}")
+        return
     roster, seen = Roster(opened), Watch()
     while True:
         campaigns = roster.campaigns(seen, active=not every)
@@ -49,7 +60,10 @@ def status(
             print_status(campaigns, roster.failures(), opened.target, clear=watch is not None)
         if watch is None:
             return
-        time.sleep(watch)
+        try:
+            time.sleep(watch)
+        except KeyboardInterrupt:
+            return
 
 
 def cancel(
@@ -78,12 +92,14 @@ def cancel(
         raise BenchError(o.no_store(results, store))
     seen.close()
     roster = Roster(Store(store or results / "bench.sqlite"))
-    if campaign is None:
-        active = [row for row in roster.campaigns(Watch(), active=True) if row.state != LOST]
-        if len(active) != 1:
-            which = "none runs" if not active else "several run: " + ", ".join(str(row.id) for row in active)
-            raise BenchError(f"which campaign? {which}; see: bench status")
-        campaign = active[0].id
+    running = roster.campaigns(Watch(), active=True)
+    active = [row.id for row in running if row.state != LOST]
+    if campaign is None and len(active) != 1:
+        which = "none runs" if not active else f"several run: {', '.join(map(str, active))}"
+        raise BenchError(f"which campaign? {which}; see: bench status")
+    campaign = active[0] if campaign is None else campaign
+    if campaign in {row.id for row in running} - set(active):
+        raise BenchError(f"campaign {campaign} runs no more: its process is gone; its command continues it")
     roster.ask(campaign, STOP if finish else CANCEL)
     when = "after its present chunk or epoch" if finish else f"within about {2 * BEAT:g} s"
     print(f"campaign {campaign} will stop {when}; see: bench status")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from bench.canonical import canonical_json
@@ -12,7 +13,7 @@ from bench.errors import ConflictingResultError
 from bench.exchange.bundle import Bundle, Parcel
 from bench.store import Store
 from bench.store.retry import lasting
-from bench.store.schema import Audit, Cell, Chunk, Run, Weights
+from bench.store.schema import Audit, Cell, Chunk, Failure, Run, Weights
 from bench.store.store import DONE, summarise
 from bench.store.twins import audit_called, called, knows_audit, outcome_of, place_of, with_key
 
@@ -161,4 +162,5 @@ def _add_cell(session: Session, key: str, weights: str, spec: Mapping[str, Any],
     row.updated = parcel.updated
     session.add(row)
     session.flush()
+    session.execute(sa.delete(Failure).where(Failure.key == key))
     session.add(Chunk(cell_key=key, start=0, n=parcel.outcome.n, outcome=parcel.outcome.pack()))

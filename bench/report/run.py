@@ -180,6 +180,8 @@ def results_json(report: Report, store: str) -> dict[str, Any]:
         "store": store,
         "computed": report.computed,
         "failures": report.failures,
+        "stopped": report.stopped,
+        "left": len(report.keys) - len(report.rows),
         "cells": [cell_json(row) for row in report.rows],
     }
 

@@ -45,6 +45,7 @@ def print_status(
             console.print(f"  {failure.key[:18]}  {failure.what}: {failure.error}", soft_wrap=True)
         rest = "; all of them: bench status --json" if len(failures) > _FEW else ""
         console.print(f"  The traceback: bench show KEY{rest}")
+        console.print("  To forget one that nobody will try again: bench status --forget KEY")
 
 
 def _summary(row: CampaignRow) -> str:

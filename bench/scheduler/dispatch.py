@@ -92,8 +92,12 @@ class Dispatcher:
     @property
     def over(self) -> bool:
         """Whether nothing is left, or nothing more may begin."""
-        left = self._ready or self._held or any(self._blocked.values())
-        return not self._running and (not left or bool(self.check()))
+        return not self._running and (not self.left or bool(self.check()))
+
+    @property
+    def left(self) -> bool:
+        """Whether something is still to be done."""
+        return bool(self._running or self._ready or self._held or any(self._blocked.values()))
 
     def next(self) -> Task | None:
         """The next task; None if there is none at the moment."""
@@ -114,8 +118,7 @@ class Dispatcher:
         self.failures += result.failures
         self.computed += result.computed
         self._finished |= result.done
-        if result.failures:
-            self._lost |= set(task.keys) if task.cells and not result.broken else set()
+        self._lost |= result.failed
         if result.seconds > 1 and task.seconds > 0 and not (result.held or result.stopped or result.failures):
             self._speed.append(result.seconds / task.seconds)
         key = task.job.weights_key
@@ -128,7 +131,9 @@ class Dispatcher:
             if task.number not in self._waited:
                 self._waited.add(task.number)
                 self.listener.said(f"another run works on {task.what}; waiting for it")
-            self._held.append((self.clock() + _AGAIN, task))
+            left = tuple(cell for cell in task.cells if key_of(cell) not in result.failed | result.done)
+            if left or not task.cells:
+                self._held.append((self.clock() + _AGAIN, replace(task, cells=left)))
         else:
             self._check_stored(task)
             if not task.cells:
@@ -138,9 +143,10 @@ class Dispatcher:
 
     def died(self, task: Task, why: str) -> None:
         """The worker that had a task was killed. Another tries again, with less at once; then it has failed."""
-        del self._running[task.number]
+        self._running.pop(task.number)
         attempts = self._attempts[task.number] = self._attempts.get(task.number, 0) + 1
-        if attempts < _ATTEMPTS:
+        # Whoever sends SIGTERM means the process, not what it works at; but not for ever.
+        if attempts < _ATTEMPTS * (2 if why == "SIGTERM" else 1):
             self.listener.said(f"the worker at {task.what} was killed ({why}); another tries again")
             self._push(replace(task, batch=max(8, (task.batch or CHUNK) // 4)) if task.cells else task)
             return
@@ -148,14 +154,16 @@ class Dispatcher:
             f"{attempts} workers were killed at it ({why}); if memory ran out, use fewer --workers, a smaller "
             "--batch-size for training, or a larger machine"
         )
-        if task.cells:
+        key = task.job.weights_key
+        if task.cells and self.store.weights(key) is not None:
             for cell in task.cells:
                 self.store.begin_cell(cell, self.run)
                 self.store.fail_cell(cell, error)
             self._lost |= set(task.keys)
         else:
-            self.store.fail_training(task.job.weights_key, task.what, error, "", self.run)
-            self._drop_network(task.job.weights_key)
+            # It was the network that could not be had.
+            self.store.fail_training(key, task.what, error, "", self.run)
+            self._drop_network(key)
         self.failures.append(f"{task.what}: {error}")
         self.listener.failed(task.what, error)
         self.tell()

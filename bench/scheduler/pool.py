@@ -1,7 +1,9 @@
 """Worker processes on this machine: one for each GPU, or several that share the processor."""
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,16 +21,20 @@ from bench.scheduler.remote import Setup, open_worker
 from bench.scheduler.task import Result, Task
 from bench.spec import CellSpec
 from bench.store import CellRow
+from bench.store.process import Watch
 from bench.store.roster import Roster
 from bench.training import EpochLog, Progress
 
 _TICK = 0.2
 _QUIET = 0.2
 """Seconds between two reports of a training's batches."""
+_TERMINATED = 128 + signal.SIGTERM
 _PATIENCE = 15.0
 """Seconds that workers have to drop what they do."""
 _DEATHS = 5
-"""So many workers in a row that are killed before they finish anything are a fault of the machine."""
+"""So many workers in a row that are killed before they can begin are a fault of the machine."""
+_LOOK = 5.0
+"""Seconds between two looks at whether workers still beat."""
 
 STOP = "stop"
 
@@ -56,7 +62,7 @@ def run_pool(dispatcher: Dispatcher, setup: Setup, devices: Sequence[str], roste
         BenchError: a worker cannot work at all: no store, no dataset, no device.
     """
     members = [_start(place, device, setup) for place, device in enumerate(devices)]
-    deaths, told = 0, False
+    deaths, told, looked, watch = 0, False, 0.0, Watch()
     try:
         while not dispatcher.over:
             for member in members:
@@ -68,11 +74,16 @@ def run_pool(dispatcher: Dispatcher, setup: Setup, devices: Sequence[str], roste
                 for member in members:
                     _send(member, STOP)
             wait([thing for member in members for thing in (member.link, member.process.sentinel)], _TICK)
+            if time.monotonic() - looked > _LOOK:
+                looked = time.monotonic()
+                _kill_halted(members, roster, watch, setup.campaign)
             for place, member in enumerate(members):
-                deaths = 0 if _hear(member, dispatcher, listener) else deaths
+                _hear(member, dispatcher, listener)
+                deaths = 0 if member.ready else deaths
                 if not member.process.is_alive():
                     _hear(member, dispatcher, listener)
-                    deaths += 1
+                    # One that dies at a task is the task's fault, which is tried twice.
+                    deaths += not member.ready
                     _bury(member, dispatcher, roster)
                     if deaths >= _DEATHS:
                         raise BenchError(
@@ -118,9 +129,17 @@ def _send(member: _Member, message: Any) -> None:
         member.link.send(message)
 
 
-def _hear(member: _Member, dispatcher: Dispatcher, listener: Listener) -> bool:
-    """Take in what a worker told; returns whether a task was finished."""
-    finished = False
+def _kill_halted(members: Sequence[_Member], roster: Roster, watch: Watch, campaign: int) -> None:
+    """A worker that exists and does not beat, stopped or stuck in the kernel, would keep its task for ever."""
+    rows = {row.id: row for row in roster.workers(campaign)}
+    for member in members:
+        row = rows.get(member.number)
+        if row is not None and watch.is_lost("worker", row.id, row.process, row.beat):
+            member.process.kill()
+
+
+def _hear(member: _Member, dispatcher: Dispatcher, listener: Listener) -> None:
+    """Take in what a worker told."""
     try:
         while member.link.poll():
             kind, *values = member.link.recv()
@@ -130,7 +149,7 @@ def _hear(member: _Member, dispatcher: Dispatcher, listener: Listener) -> bool:
                 member.ready, member.number = True, values[0]
             elif kind == "result":
                 assert member.task is not None
-                task, member.task, finished = member.task, None, True
+                task, member.task = member.task, None
                 dispatcher.finish(task, values[0])
             elif kind == "spent":
                 dispatcher.budget.spend(values[0])
@@ -142,7 +161,6 @@ def _hear(member: _Member, dispatcher: Dispatcher, listener: Listener) -> bool:
                 getattr(listener.worker(member.place), kind)(*values)
     except (EOFError, OSError):
         pass
-    return finished
 
 
 def _bury(member: _Member, dispatcher: Dispatcher, roster: Roster) -> None:
@@ -157,7 +175,7 @@ def _bury(member: _Member, dispatcher: Dispatcher, roster: Roster) -> None:
 def _why(member: _Member) -> str:
     code = member.process.exitcode or 0
     if code >= 0:
-        return f"exit status {code}"
+        return "SIGTERM" if code == _TERMINATED else f"exit status {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"{name}: out of memory?" if name == "SIGKILL" else name
 
@@ -184,6 +202,8 @@ def _end(members: Sequence[_Member], roster: Roster) -> None:
 def _work(link: Connection, setup: Setup, device: str) -> None:
     """What a worker process does from its beginning to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What plug-ins and libraries print is not what the command answers.
+    os.dup2(2, 1)
     _end_with_parent()
     from bench.scheduler.interrupt import interruptible
 
@@ -191,7 +211,7 @@ def _work(link: Connection, setup: Setup, device: str) -> None:
         with interruptible():
             _serve(link, setup, device)
     except KeyboardInterrupt:
-        pass
+        sys.exit(_TERMINATED)
     except (BrokenPipeError, EOFError):
         # The parent has ended, and with it the campaign.
         pass
@@ -228,8 +248,6 @@ def _serve(link: Connection, setup: Setup, device: str) -> None:
 
 def _end_with_parent() -> None:
     """A worker whose parent was killed would go on with work that nobody hands out any more."""
-    import os
-
     parent = multiprocessing.parent_process()
     assert parent is not None
 

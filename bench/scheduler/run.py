@@ -1,7 +1,9 @@
 """Runs a plan: in this process, in a pool of them, or on a cluster."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,12 +19,14 @@ from bench.scheduler.listener import Listener, Report
 from bench.scheduler.pool import run_pool
 from bench.scheduler.pulse import Pulse
 from bench.scheduler.remote import Setup
-from bench.scheduler.task import tasks_of
+from bench.scheduler.task import check_sendable, tasks_of
 from bench.scheduler.worker import Worker
 from bench.spec import key_of
 from bench.store import Store
 from bench.store.backup import back_up_if_due
 from bench.store.roster import CANCEL, Roster
+
+_BACKING_UP = "bench backup"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def run_plan(
     """
     crew = crew or Crew()
     report = Report(keys=[key_of(cell) for cell in plan.cells], store=store)
+    Roster(store).close_gone()
     if plan.missing:
         _run(plan, store, checkpoints, device, listener, crew, budget or Budget(), report)
     return report
@@ -95,7 +100,11 @@ def _run(
     roster = Roster(store)
     costs = Costs(plan, store, device, crew.threads)
     tasks = tasks_of(plan, costs.training, costs.attack)
-    workers = max(1, len(crew.devices))
+    if crew.cluster is not None or len(crew.devices) > 1:
+        check_sendable(tasks)
+    # More than there are tasks would only wait.
+    devices = crew.devices[: max(1, len(tasks))]
+    workers = max(1, len(devices))
     dispatcher = Dispatcher(plan, tasks, store, run, workers, budget, listener)
     campaign = roster.open_campaign(run, len(plan.cells), len(plan.stored))
     dispatcher.tell()
@@ -116,14 +125,19 @@ def _run(
                 share = Share(crew.threads or 1, crew.gpus, crew.workers)
                 run_cluster(dispatcher, setup, crew.cluster, share, plan, roster, listener)
             elif len(crew.devices) > 1:
-                run_pool(dispatcher, setup, crew.devices, roster, listener)
+                run_pool(dispatcher, setup, devices, roster, listener)
             else:
                 _inline(dispatcher, plan, store, checkpoints, device, run, campaign, listener)
+        # A budget that was spent with the last cell stopped nothing.
+        dispatcher.stopped = dispatcher.stopped if dispatcher.left else ""
         state = "failed" if dispatcher.failures else "stopped" if dispatcher.stopped else "done"
     except KeyboardInterrupt:
         if pulse is not None and pulse.asked == CANCEL:
             state = "cancelled"
             raise Cancelled from None
+        raise
+    except Exception:
+        state = "failed"
         raise
     finally:
         if pulse is not None:
@@ -160,7 +174,10 @@ def _back_up(store: Store, listener: Listener, *, finished: bool) -> None:
 
 
 def _report(roster: Roster, campaign: int, dispatcher: Dispatcher, listener: Listener) -> str:
-    _back_up(roster.store, listener, finished=False)
+    if not any(thread.name == _BACKING_UP for thread in threading.enumerate()):
+        # Reading a large store through takes minutes, in which the campaign has to beat.
+        task = partial(_back_up, roster.store, listener, finished=False)
+        threading.Thread(target=task, daemon=True, name=_BACKING_UP).start()
     dispatcher.tell()
     return roster.report(campaign, dispatcher.done, dispatcher.failed, dispatcher.seconds_left())
 

@@ -1,9 +1,12 @@
 """What a plan is cut into: trainings, and attack runs on what was trained."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bench.errors import BenchError, describe
 from bench.plan import Plan, TrainJob
+from bench.scheduler.work import called
 from bench.spec import CellSpec, key_of
 
 
@@ -34,9 +37,7 @@ class Task:
     def what(self) -> str:
         """In words."""
         spec = self.job.spec
-        if not self.cells:
-            return f"{spec.defense_name} (seed {spec.seed})"
-        return f"{spec.defense_name} under {', '.join(cell.attack.name for cell in self.cells)}"
+        return called(self.cells) if self.cells else f"{spec.defense_name} (seed {spec.seed})"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Result:
 
     Attributes:
         done: keys of the cells that are finished now, by whomever; `computed` of them by this worker.
-        failures: what failed, in words; it is stored.
+        failures: what failed, in words; it is stored. `failed` are the keys of its cells.
         broken: the network itself cannot be had, so that no attack on it can run.
         held: another worker has some of it; it is to be asked for again later.
         stopped: it was asked to leave the rest for another time.
@@ -56,6 +57,7 @@ class Result:
     done: frozenset[str] = frozenset()
     computed: int = 0
     failures: tuple[str, ...] = ()
+    failed: frozenset[str] = frozenset()
     broken: bool = False
     held: bool = False
     stopped: bool = False
@@ -84,3 +86,19 @@ def tasks_of(
             missing = tuple(cell for cell in group if key_of(cell) not in plan.stored)
             tasks.append(Task(len(tasks), bare, missing, of_attack(job, missing)))
     return tasks
+
+
+def check_sendable(tasks: Sequence[Task]) -> None:
+    """Find out before the first worker starts whether what it is to do can be sent to it.
+
+    Raises:
+        BenchError: a part of somebody's own cannot be.
+    """
+    for job in {task.job.weights_key: task.job for task in tasks}.values():
+        try:
+            pickle.dumps(job)
+        except Exception as error:
+            raise BenchError(
+                f"'{job.spec.defense_name}' cannot be sent to worker processes ({describe(error)}): define its classes "
+                "at the top of the plug-in's file, or use --workers 1"
+            ) from error

@@ -1,7 +1,8 @@
 """What is done on one network: train or load it, attack it, store every chunk as it is finished."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from attacks.threat import format_eps
 from bench.checkpoint import load_into, load_tensors
 from bench.data.dataset import Dataset, pixels
 from bench.errors import ConflictingResultError, describe, traceback_of
@@ -19,9 +21,10 @@ from bench.proposal import CHUNK
 from bench.scheduler.listener import Listener
 from bench.spec import CellSpec, identity_of, key_of
 from bench.store import CellRow, Store
-from bench.training import build_without_rng, hash_of, load_trained, train
+from bench.training import EpochLog, Progress, build_without_rng, hash_of, load_trained, train
 
 _HYGIENE_IMAGES = 32
+_ASK = 1.0
 
 
 def network(
@@ -34,6 +37,7 @@ def network(
     listener: Listener,
     *,
     checked: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> nn.Module:
     """The network of a job, trained now if need be, and recorded.
 
@@ -45,9 +49,11 @@ def network(
         run: of this invocation, see `Store.begin_run`.
         listener: told of the training.
         checked: refuse a network whose logits cannot be trusted (`bench.hygiene`).
+        stop: asked after each epoch, and while another process trains the same: whether to leave it for another time.
 
     Raises:
         BenchError: the weights cannot be read, were trained otherwise, or are refused.
+        Stopped: `stop` said so; the epochs that were finished are kept.
     """
     model: nn.Module
     if job.weights_file is not None:
@@ -61,24 +67,65 @@ def network(
         key = key_of(job.spec)
         trained = load_trained(job.spec, checkpoints, device)
         if trained is None:
-            lock = FileLock(checkpoints / f".{key[:16]}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except TimeoutError:
-                listener.waiting(job)
-                lock.acquire()
-            try:
+            with _alone(checkpoints / f".{key[:16]}.lock", lambda: listener.waiting(job), stop):
                 trained = load_trained(job.spec, checkpoints, device) or train(
-                    job.spec, job.defense, dataset, checkpoints, device=device, progress=listener.training(job)
-                )
-            finally:
-                lock.release()
+                    job.spec, job.defense, dataset, checkpoints, device=device,
+                    progress=_Stoppable(listener.training(job), stop, job.spec.recipe.epochs),
+                )  # fmt: skip
         model = trained.model
         log = [vars(line) for line in trained.log]
         store.record_weights(job.weights_key, trained.weights_sha256, identity_of(job.spec), log, trained.seconds, run)
     if checked:
         check_model(model, pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
     return model
+
+
+def called(cells: Sequence[CellSpec]) -> str:
+    """Cells of one attack run, in words."""
+    first, names = cells[0], ", ".join(cell.attack.name for cell in cells)
+    return f"{first.defense_name} (seed {first.seed}) under {names} at eps {format_eps(first.attack.eps)}"
+
+
+class Stopped(Exception):  # noqa: N818
+    """A training that was asked to leave its other epochs for another time."""
+
+
+@contextmanager
+def _alone(lock: Path, waiting: Callable[[], None], stop: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block no other process of this folder trains the same network."""
+    held, told = FileLock(lock), False
+    while True:
+        try:
+            held.acquire(timeout=_ASK if told else 0)
+            break
+        except TimeoutError:
+            if not told:
+                waiting()
+            told = True
+            if stop():
+                raise Stopped from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+class _Stoppable(Progress):
+    """Lets a training stop after an epoch, when what it did is kept."""
+
+    def __init__(self, inner: Progress, stop: Callable[[], bool], epochs: int) -> None:
+        self.inner, self.stop, self.epochs = inner, stop, epochs
+
+    def resumed(self, epoch: int) -> None:
+        self.inner.resumed(epoch)
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        self.inner.batch(epoch, done, total)
+
+    def epoch(self, log: EpochLog) -> None:
+        self.inner.epoch(log)
+        if log.epoch < self.epochs and self.stop():
+            raise Stopped
 
 
 @dataclass(frozen=True)
@@ -106,10 +153,12 @@ class Place:
 
 @dataclass
 class Measured:
-    """What came of some cells: a row for each finished one, what failed, and whether it was stopped before the end."""
+    """What came of some cells: a row for each finished one, what failed (in words, and the keys of the cells), and
+    whether it was stopped before the end."""
 
     rows: list[CellRow] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
     stopped: bool = False
 
 
@@ -166,13 +215,13 @@ def _attack(
     listener.attacking(cells, done)
     results = evaluate(model, dataset, cells, device=place.device, done=done, clean=clean, room=room)
 
-    def give_up(error: Exception) -> None:
+    def give_up(error: BaseException) -> None:
         for cell in cells:
             store.fail_cell(cell, describe(error), traceback_of(error))
-        names = ", ".join(cell.attack.name for cell in cells)
-        failure = f"{cells[0].defense_name} under {names}: {describe(error)}"
-        listener.failed(*failure.split(": ", 1))
+        listener.failed(called(cells), describe(error))
+        failure = f"{called(cells)}: {describe(error)}"
         measured.failures.append(failure)
+        measured.failed |= {key_of(cell) for cell in cells}
 
     left = sum(start not in done for start in range(0, cells[0].n, CHUNK))
     while True:
@@ -182,7 +231,7 @@ def _attack(
         began = time.perf_counter()
         try:
             result = next(results, None)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Attacks may be anyone's code.
             give_up(error)
             return

@@ -17,19 +17,14 @@ from bench.plan import TrainJob
 from bench.scheduler.listener import Listener
 from bench.scheduler.pulse import Doing, Pulse
 from bench.scheduler.task import Result, Task
-from bench.scheduler.work import Place, measure, network
+from bench.scheduler.work import Place, Stopped, measure, network
 from bench.spec import key_of
 from bench.store import Store
 from bench.store.process import Watch
 from bench.store.roster import Roster
-from bench.training import EpochLog, Progress
 
 _KEPT = {"cpu": 4, "cuda": 2}
 """Networks that stay in memory, for their next attack."""
-
-
-class _Stopped(Exception):  # noqa: N818
-    """A training that was asked to leave its other epochs for another time."""
 
 
 class Worker:
@@ -106,11 +101,11 @@ class Worker:
     def _train(self, task: Task) -> Result:
         try:
             self._network(task.job)
-        except _Stopped:
+        except Stopped:
             return Result(stopped=True)
         except StorageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._broken(task, error)
         return Result()
 
@@ -118,11 +113,11 @@ class Worker:
         store = self.place.store
         try:
             model = self._network(task.job)
-        except _Stopped:
+        except Stopped:
             return Result(stopped=True)
         except StorageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._broken(task, error)
         # Another run may have finished some meanwhile; and what was imported under this recipe may turn out to be
         # another network's, now that this one was trained here.
@@ -133,9 +128,12 @@ class Worker:
         clean = self._clean.setdefault(task.job.weights_key, {})
         measured = measure(model, self.dataset, cells, self.place, clean, self._room(task))
         keys = {row.key for row in measured.rows}
-        return Result(frozenset(done | keys), len(keys), tuple(measured.failures), stopped=measured.stopped)
+        return Result(
+            frozenset(done | keys), len(keys), tuple(measured.failures), frozenset(measured.failed),
+            stopped=measured.stopped,
+        )  # fmt: skip
 
-    def _broken(self, task: Task, error: Exception) -> Result:
+    def _broken(self, task: Task, error: BaseException) -> Result:
         """The network cannot be had: defenses, models and files may be anyone's."""
         text, what = describe(error), f"{task.job.spec.defense_name} (seed {task.job.spec.seed})"
         self.place.store.fail_training(task.job.weights_key, what, text, traceback_of(error), self.place.run)
@@ -150,8 +148,8 @@ class Worker:
             while len(self._networks) >= _KEPT.get(self.place.device.type, 1):
                 self._networks.popitem(last=False)
             held = network(
-                job, self.dataset, self.place.store, self.checkpoints, self.place.device, self.place.run,
-                _Stoppable(self._doing, self._stops), checked=key not in self._checked,
+                job, self.dataset, self.place.store, self.checkpoints, self.place.device, self.place.run, self._doing,
+                checked=key not in self._checked, stop=self._stops,
             )  # fmt: skip
             self._checked.add(key)
         self._networks[key] = held
@@ -174,35 +172,6 @@ class Worker:
     def _spend(self, forwards: int) -> None:
         self._forwards += forwards
         self._tell(forwards)
-
-
-class _Stoppable(Listener):
-    """Lets a training stop after an epoch, when what it did is kept."""
-
-    def __init__(self, inner: Listener, stops: Callable[[], bool]) -> None:
-        self.inner, self.stops = inner, stops
-
-    def waiting(self, job: TrainJob) -> None:
-        self.inner.waiting(job)
-
-    def training(self, job: TrainJob) -> Progress:
-        return _StoppableTraining(self.inner.training(job), self.stops, job.spec.recipe.epochs)
-
-
-class _StoppableTraining(Progress):
-    def __init__(self, inner: Progress, stops: Callable[[], bool], epochs: int) -> None:
-        self.inner, self.stops, self.epochs = inner, stops, epochs
-
-    def resumed(self, epoch: int) -> None:
-        self.inner.resumed(epoch)
-
-    def batch(self, epoch: int, done: int, total: int) -> None:
-        self.inner.batch(epoch, done, total)
-
-    def epoch(self, log: EpochLog) -> None:
-        self.inner.epoch(log)
-        if log.epoch < self.epochs and self.stops():
-            raise _Stopped
 
 
 def check_writable(folder: Path) -> None:

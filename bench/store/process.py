@@ -1,18 +1,23 @@
 """Which process on which machine, told so that another one can say whether it still lives."""
 
+import math
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench.errors import BenchError
+
 GRACE = 30.0
 """Seconds without a beat after which a worker on another machine is given up. It beats every `BEAT` seconds."""
 
 BEAT = 2.0
+_BLINK = 3 * BEAT
 _HALTED = 10
 
 
@@ -65,9 +70,9 @@ class Watch:
     """
 
     def __init__(self, grace: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.grace = float(os.environ.get("BENCH_GRACE", GRACE)) if grace is None else grace
+        self.grace = _grace() if grace is None else grace
         self.clock = clock
-        self._seen: dict[tuple[str, int], tuple[int, float]] = {}
+        self._seen: dict[tuple[str, int], tuple[int, float, float]] = {}
 
     def is_lost(self, what: str, number: int, process: Process, beat: int) -> bool:
         """Whether a worker or a campaign (`what`) of this number can be given up.
@@ -80,12 +85,24 @@ class Watch:
         if process.is_gone():
             return True
         now = self.clock()
-        last, since = self._seen.get((what, number), (beat - 1, now))
-        if beat != last:
-            self._seen[what, number] = (beat, now)
-            return False
+        last, since, looked = self._seen.get((what, number), (beat - 1, now, now))
+        # While nobody looked, for the store was away or this process halted, nobody knows whether it beat.
+        if beat != last or now - looked > _BLINK:
+            since = now
+        self._seen[what, number] = (beat, since, now)
         # One of this machine is there, and only slow or halted: give it more time.
         return now - since > self.grace * (_HALTED if process.node == _node() else 1)
+
+
+def _grace() -> float:
+    text = os.environ.get("BENCH_GRACE", str(GRACE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise BenchError(f"BENCH_GRACE must be a positive number of seconds, got '{text}'")
+    return seconds
 
 
 @cache
@@ -97,6 +114,9 @@ def _node() -> str:
             break
         except OSError:
             continue
+    else:
+        # Two machines may have one name, and their processes' numbers say nothing of each other: nobody is known here.
+        parts.append(uuid.uuid4().hex[:8])
     # Two containers of one machine count their processes apart.
     with suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))

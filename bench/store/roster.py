@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from bench.store.retry import lasting
 from bench.store.schema import Campaign, Failure, Lease, Run, Worker, now
 from bench.store.store import Store
 
+_SILENT = 10
 RUNNING, LOST = "running", "lost"
 ENDED = ("done", "failed", "interrupted", "cancelled", "stopped")
 """How a campaign ends: all is done; something failed; Ctrl-C; `bench cancel`; its budget was spent."""
@@ -97,18 +98,26 @@ class Roster:
 
     @lasting
     def open_campaign(self, run: int, cells: int, stored: int) -> int:
-        """A campaign of this process begins; returns its number. Those whose processes are gone are over."""
+        """A campaign of this process begins; returns its number."""
         own = Process.own()
         with self.store.writing() as session:
-            for before in session.scalars(sa.select(Campaign).where(Campaign.state == RUNNING)).all():
-                if _process(before).is_gone():
-                    self._close(session, before, LOST)
             row = Campaign(
                 run_id=run, node=own.node, pid=own.pid, birth=own.birth, state=RUNNING, cells=cells, stored=stored
             )
             session.add(row)
             session.flush()
             return row.id
+
+    @lasting
+    def close_gone(self) -> None:
+        """Campaigns whose processes are gone are over, which they could not say themselves."""
+        with self.store.reading() as session:
+            running = session.scalars(sa.select(Campaign).where(Campaign.state == RUNNING)).all()
+        gone = [row.id for row in running if _process(row).is_gone()]
+        if gone:
+            with self.store.writing() as session:
+                for row in session.scalars(sa.select(Campaign).where(Campaign.id.in_(gone), Campaign.state == RUNNING)):
+                    self._close(session, row, LOST)
 
     @lasting
     def report(self, campaign: int, done: int, failed: int, seconds_left: float | None) -> str:
@@ -148,9 +157,12 @@ class Roster:
         """A worker lives and says what it does; returns what its campaign was asked."""
         with self.store.writing() as session:
             row = session.get_one(Worker, worker)
+            campaign = session.get_one(Campaign, row.campaign_id)
             row.doing, row.amount, row.total, row.note = doing[:400], amount, total, note[:200]
             row.beat, row.seen = row.beat + 1, now()
-            return session.scalar(sa.select(Campaign.asked).where(Campaign.id == row.campaign_id)) or ""
+            # Who was given up and wakes has lost what it held, and no more than that.
+            row.ended = campaign.state != RUNNING
+            return campaign.asked
 
     @lasting
     def leave(self, worker: int) -> None:
@@ -243,6 +255,12 @@ class Roster:
                 for row in session.scalars(query.order_by(Failure.created, Failure.key))
             ]
 
+    @lasting
+    def forget(self, prefix: str) -> int:
+        """Forget failures whose keys begin so; returns how many."""
+        with self.store.writing() as session:
+            return session.execute(sa.delete(Failure).where(Failure.key.startswith(prefix, autoescape=True))).rowcount  # type: ignore[attr-defined, no-any-return]
+
     def _lost(self, session: Session, workers: Collection[int], watch: Watch) -> set[int]:
         rows = session.scalars(sa.select(Worker).where(Worker.id.in_(workers))).all() if workers else []
         return {row.id for row in rows if row.ended or watch.is_lost("worker", row.id, _process(row), row.beat)}
@@ -275,7 +293,10 @@ def _process(row: Campaign | Worker) -> Process:
 
 
 def _campaign(row: Campaign, provenance: Mapping[str, Any], workers: Sequence[WorkerRow], watch: Watch) -> CampaignRow:
-    lost = row.state == RUNNING and watch.is_lost("campaign", row.id, _process(row), row.beat)
+    # A look is too short to see whether a process elsewhere beats. What its clock says is good enough to be shown.
+    seen = row.seen if row.seen.tzinfo else row.seen.replace(tzinfo=UTC)
+    silent = (now() - seen).total_seconds() > _SILENT * watch.grace
+    lost = row.state == RUNNING and (watch.is_lost("campaign", row.id, _process(row), row.beat) or silent)
     return CampaignRow(
         row.id, _process(row), LOST if lost else row.state, row.asked, row.cells, row.stored, row.done, row.failed,
         row.seconds_left, row.beat, row.created, row.seen, str(provenance.get("command", "")), workers,

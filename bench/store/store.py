@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from bench.audit.spec import AuditSpec
     from bench.spec import CellSpec
 
+_ERROR, _TRACEBACK = 2_000, 100_000
+"""Characters that are kept of an error and of its traceback."""
 RUNNING, DONE, FAILED = "running", "done", "failed"
 _KEYS_A_QUERY = 1000
 _MANY_KEYS, _KEYS_READ_FOR_ONE_FOUND = 20_000, 5
@@ -351,9 +353,8 @@ class Store:
         with self.writing() as session:
             row = session.get(Cell, _key_of(cell))
             if row is not None and row.status != DONE:
-                # PostgreSQL keeps no NUL in a text.
-                row.status, row.error, row.updated = FAILED, error.replace("\0", ""), now()
-                what = f"{row.defense} under {row.attack}"
+                row.status, row.error, row.updated = FAILED, _storable(error, _ERROR), now()
+                what = f"{row.defense} (seed {row.seed}) under {row.attack} at eps {row.eps}"
                 self._record_failure(session, row.key, what, error, traceback, row.run_id)
 
     @lasting
@@ -363,8 +364,8 @@ class Store:
             self._record_failure(session, key, what, error, traceback, run)
 
     def _record_failure(self, session: Session, key: str, what: str, error: str, traceback: str, run: int) -> None:
-        what, error, traceback = (text.replace("\0", "") for text in (what[:400], error, traceback))
-        failure = Failure(key=key, what=what, error=error, traceback=traceback, run_id=run, created=now())
+        texts = {"what": _storable(what, 400), "error": _storable(error, _ERROR)}
+        failure = Failure(key=key, **texts, traceback=_storable(traceback, _TRACEBACK), run_id=run, created=now())
         session.merge(failure)
 
     def _check_lease(self, session: Session, worker: int, keys: Sequence[str]) -> None:
@@ -737,6 +738,14 @@ def _audit(row: Audit) -> AuditRow:
         row.seconds,
         row.created,
     )
+
+
+def _storable(text: str, most: int) -> str:
+    """Anybody's error message as a text that every database keeps, and nobody minds to read."""
+    # Lone surrogates are no text, and PostgreSQL keeps no NUL.
+    plain = text.encode("utf-8", "replace").decode().replace("\0", "")
+    half = most // 2 - 10
+    return plain if len(plain) <= most else f"{plain[:half]} [...] {plain[-half:]}"
 
 
 def _key_of(spec: Any) -> str:

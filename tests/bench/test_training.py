@@ -1,5 +1,6 @@
 """The training loop: resumable bit for bit, fair between defenses, honest when it diverges."""
 
+import json
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import Run
 
 from bench.data import Dataset, load_dataset
 from bench.data.augmentation import crop_and_flip
@@ -177,3 +179,5 @@ def test_crop_and_flip_agrees_with_slicing_each_image() -> None:
         assert any(torch.equal(result, c) or torch.equal(result, c.flip(2)) for c in crops)
     unmoved = sum(bool(torch.equal(a, b)) for a, b in zip(x, out, strict=True))
     assert unmoved < 20
+
+

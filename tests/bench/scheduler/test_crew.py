@@ -15,7 +15,7 @@ CPU, CUDA, SECOND = torch.device("cpu"), torch.device("cuda"), torch.device("cud
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
 
 @pytest.mark.parametrize(

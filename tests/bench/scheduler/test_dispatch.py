@@ -67,12 +67,17 @@ def result_of(task: Task, **changes: object) -> Result:
     return replace(done, **changes)  # type: ignore[arg-type]
 
 
+def name(task: Task) -> str:
+    """What a task is called, without what is the same for all of them."""
+    return task.what.replace(" (seed 0) under", " under").replace(" at eps 0.1", "")
+
+
 def drained(dispatch: Dispatcher) -> list[str]:
     order = []
     while not dispatch.over:
         task = dispatch.next()
         assert task is not None
-        order.append(task.what)
+        order.append(name(task))
         dispatch.finish(task, result_of(task))
     return order
 
@@ -95,7 +100,7 @@ def test_a_second_worker_gets_nothing_that_waits_for_a_training(plan: Plan, stor
     dispatch.finish(second, Result())
     task = dispatch.next()
     assert task is not None
-    assert task.what == "at under fgsm"
+    assert name(task) == "at under fgsm"
 
 
 def test_a_network_that_cannot_be_had_takes_its_attacks_with_it_and_nothing_else(
@@ -142,6 +147,32 @@ def test_a_training_that_kills_its_worker_twice_has_failed(plan: Plan, store: St
     assert len(drained(dispatch)) == 4
 
 
+def test_a_worker_that_is_killed_while_it_loads_a_network_breaks_the_network_alone(
+    plan: Plan, store: Store, clock: Clock
+) -> None:
+    trained = replace(plan, jobs=(replace(plan.jobs[0], trained=True), plan.jobs[1]))
+    dispatch = dispatcher(trained, store, clock)
+    for _ in range(2):
+        task = dispatch.next()
+        assert task is not None
+        assert name(task) == "vanilla under fgsm"
+        dispatch.died(task, "SIGKILL")
+    assert drained(dispatch) == ["at (seed 0)", "at under fgsm", "at under pgd3", "at under square5"]
+    assert (dispatch.done, dispatch.failed) == (3, 3)
+
+
+def test_what_failed_beside_what_is_held_is_not_tried_again(plan: Plan, store: Store, clock: Clock) -> None:
+    dispatch = dispatcher(plan, store, clock)
+    first, second, *_ = plan.jobs[0].cells
+    task = Task(99, plan.jobs[0], (first, second), 1.0)
+    dispatch._push(task)
+    assert dispatch.next() == task
+    dispatch.finish(task, Result(held=True, failures=("boom",), failed=frozenset([key_of(first)])))
+    clock.now = 1.5
+    left = [t for t in iter(dispatch.next, None) if t.number == 99]
+    assert [t.cells for t in left] == [(second,)]
+
+
 def test_what_another_run_holds_is_asked_for_again_when_a_second_has_passed(
     plan: Plan, store: Store, clock: Clock
 ) -> None:
@@ -154,6 +185,19 @@ def test_what_another_run_holds_is_asked_for_again_when_a_second_has_passed(
     assert not dispatch.over
     clock.now = 1.5
     assert dispatch.next() == task
+
+
+def test_a_process_that_is_sent_sigterm_is_not_held_against_its_cell_at_once(
+    plan: Plan, store: Store, clock: Clock
+) -> None:
+    dispatch = dispatcher(plan, store, clock)
+    for ends in range(4):
+        assert len(dispatch.failures) == 0, ends
+        task = dispatch.next()
+        assert task is not None
+        assert name(task) == "vanilla (seed 0)"
+        dispatch.died(task, "SIGTERM")
+    assert len(dispatch.failures) == 1
 
 
 @pytest.mark.parametrize("why", ["time", "forwards", "asked"])

@@ -47,6 +47,17 @@ def deadly(model, x, y, threat, *, rng, times=1):
     return x
 
 
+@register.attack("odd")
+def odd(model, x, y, threat, *, rng, how="print"):
+    \"\"\"Does what attacks should not.\"\"\"
+    print("hello")
+    if how == "exit":
+        raise SystemExit(0)
+    if how == "text":
+        raise ValueError(chr(0xD800) + chr(0) + "x" * 3_000_000)
+    return x
+
+
 @register.attack("slow")
 def slow(model, x, y, threat, *, rng):
     \"\"\"Takes half a minute a chunk.\"\"\"
@@ -64,11 +75,27 @@ class Bad(Part):
         raise RuntimeError("no such layer")
 
 
+def local():
+    @dataclass(frozen=True)
+    class Local(Part):
+        name: ClassVar[str] = "local"
+        slot: ClassVar[str] = "input"
+
+    return Local()
+
+
+@register.defense("unsendable")
+def unsendable() -> Defense:
+    \"\"\"Of a class that no other process finds.\"\"\"
+    return Defense("unsendable", (local(),))
+
+
 @register.defense("bad")
 def bad() -> Defense:
     \"\"\"Cannot be trained.\"\"\"
     return Defense("bad", (Bad(),))
 """
+FAILED = "vanilla (seed 0) under boom at eps 8/255"
 POOL = ["--workers", "2", "--json"]
 
 
@@ -150,9 +177,12 @@ def test_what_fails_is_stored_with_its_traceback_and_stops_nothing_else(
     assert first.returncode == 1
     report = json.loads(first.stdout)
     assert [cell["attack"] for cell in report["cells"]] == ["fgsm", "pgd3"]
-    assert sorted(line.partition(":")[0] for line in report["failures"]) == ["bad (seed 0)", "vanilla under boom"]
+    assert sorted(line.partition(":")[0] for line in report["failures"]) == [
+        "bad (seed 0)",
+        FAILED,
+    ]
     status = json.loads(bench("status", "--json").stdout)
-    assert {failure["what"] for failure in status["failures"]} == {"bad (seed 0)", "vanilla under boom"}
+    assert {failure["what"] for failure in status["failures"]} == {"bad (seed 0)", FAILED}
     for failure in status["failures"]:
         shown = bench("show", failure["key"][:20])
         assert "Traceback" in shown.stdout
@@ -184,6 +214,59 @@ def test_a_cell_that_kills_every_worker_has_failed_and_the_others_are_done(
     assert [cell["attack"] for cell in report["cells"]] == ["fgsm", "pgd3"]
     assert "2 workers were killed at it" in report["failures"][0]
     assert "2 workers were killed" in bench("ls", "runs", "--json").stdout
+
+
+def test_several_deadly_cells_end_no_campaign(tiny_run: list[str], bench: Run, plugin: Path) -> None:
+    arguments = [*tiny_run, "--plugin", plugin, "-a", "deadly:times=99,fgsm", "--eps", "0.1,0.2,0.3", *POOL]
+    result = bench(*arguments)
+    assert result.returncode == 1, result.stderr
+    report = json.loads(result.stdout)
+    assert ([cell["attack"] for cell in report["cells"]], len(report["failures"])) == (["fgsm"] * 3, 3)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("how", ["exit", "text"])
+def test_whatever_an_attack_raises_is_a_failed_cell(
+    tiny_run: list[str], bench: Run, plugin: Path, how: str, workers: str
+) -> None:
+    arguments = [*tiny_run, "--plugin", plugin, "-a", f"odd:how={how},fgsm", "--json", "--workers", workers]
+    result = bench(*arguments)
+    assert result.returncode == 1, result.stderr[-2000:]
+    report = json.loads(result.stdout)
+    assert ([cell["attack"] for cell in report["cells"]], len(report["failures"])) == (["fgsm"], 1)
+    # What the attack printed is no part of the answer.
+    assert "hello" in result.stderr
+    [failure] = json.loads(bench("status", "--json").stdout)["failures"]
+    assert len(failure["error"]) < 3000
+    assert len(failure["traceback"]) < 200_000
+    assert bench("status", "--forget", failure["key"][:10]).stdout == "forgot 1 failure\n"
+    assert json.loads(bench("status", "--json").stdout)["failures"] == []
+    assert bench("status", "--forget", "all").returncode == 2
+
+
+def test_what_cannot_be_sent_to_another_process_is_one_line(tiny_run: list[str], bench: Run, plugin: Path) -> None:
+    arguments = [*tiny_run, "--plugin", plugin, "-d", "unsendable", "-a", "fgsm"]
+    refused = bench(*arguments, *POOL)
+    assert refused.returncode == 2
+    assert "at the top of the plug-in's file, or use --workers 1" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert bench(*arguments).returncode == 0
+
+
+def test_a_halted_worker_is_replaced(
+    tiny_run: list[str], start: Callable[..., subprocess.Popen[str]], tmp_path: Path, plugin: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("BENCH_GRACE", "1")
+    process = start(*tiny_run, "--plugin", plugin, "-a", "slow,fgsm", "-d", "vanilla,at", "--max-time", "20s", *POOL)
+    wait_for((tmp_path / "slow").exists, process)
+    store = tmp_path / "results" / "bench.sqlite"
+    wait_for(lambda: query(store, "SELECT 1 FROM workers WHERE doing LIKE '%slow%'"), process)
+    [(pid,), *_] = query(store, "SELECT pid FROM workers WHERE doing LIKE '%slow%'")
+    os.kill(int(str(pid)), signal.SIGSTOP)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert "was killed (SIGKILL" in errors
 
 
 @pytest.mark.parametrize("workers", [1, 2])
