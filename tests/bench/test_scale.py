@@ -352,7 +352,7 @@ def test_a_small_plan_is_counted_by_attack(
 
 def test_a_large_run_ends_with_counts(filled: Store, planned: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     keys = [key_of(cell) for cell in planned.cells]
-    report = Report([f"at under pgd{number}: boom" for number in range(9)], 5, keys, filled)
+    report = Report([f"at under pgd{number}: boom" for number in range(9)], 5, keys=keys, store=filled)
     print_results(planned, report, "here.sqlite")
     next_commands(report, "", " --store here.sqlite")
     said = capsys.readouterr().out
@@ -364,18 +364,18 @@ def test_a_large_run_ends_with_counts(filled: Store, planned: Plan, capsys: pyte
     assert said.count("\n") < 30
     assert "rows" not in vars(report), "a row of each cell was loaded"
     assert is_bad(report)
-    assert not is_bad(Report([], 5, keys, filled))
+    assert not is_bad(Report([], 5, keys=keys, store=filled))
     assert len(results_json(report, "here")["cells"]) == done
 
 
 def test_an_invalid_cell_of_a_large_run_is_bad(planned: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_run, "MOST_LINES", 0)
     fill(store, planned, frozenset(map(key_of, planned.cells[50:])), chunks_a_cell=0, size=lambda: 0)
-    report = Report([], 0, [key_of(cell) for cell in planned.cells[:50]], store)
+    report = Report([], 0, keys=[key_of(cell) for cell in planned.cells[:50]], store=store)
     assert not is_bad(report)
     with store.writing() as session:
         session.execute(sa.text("UPDATE cells SET verdict = 'invalid' WHERE key = :key"), {"key": filled_key(store)})
-    assert is_bad(Report([], 0, report.keys, store))
+    assert is_bad(Report([], 0, keys=report.keys, store=store))
 
 
 def filled_key(opened: Store) -> str:
