@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import Run
 
 from bench.data import Dataset, load_dataset
 from bench.data.augmentation import crop_and_flip
@@ -181,3 +180,18 @@ def test_crop_and_flip_agrees_with_slicing_each_image() -> None:
     assert unmoved < 20
 
 
+def test_a_training_goes_on_with_the_threads_it_began_with(data: Dataset, tmp_path: Path) -> None:
+    """It rounds by their number; whoever continues it may have others."""
+    spec, defense = job(data, "vanilla")
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, defense, data, tmp_path, device=CPU, progress=StopAfter(1))
+        torch.set_num_threads(1)
+        train(spec, defense, data, tmp_path, device=CPU)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+    [sidecar] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert sidecar["provenance"]["threads"] == 2
+    assert len(sidecar["places"]) == 1
