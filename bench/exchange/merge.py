@@ -13,8 +13,8 @@ from bench.errors import ConflictingResultError
 from bench.exchange.bundle import Bundle, Parcel
 from bench.store import Store
 from bench.store.retry import lasting
-from bench.store.schema import Audit, Cell, Chunk, Failure, Run, Weights
-from bench.store.store import DONE, summarise
+from bench.store.schema import DONE, Audit, Cell, Chunk, Failure, Run, Weights
+from bench.store.store import summarise
 from bench.store.twins import audit_called, called, knows_audit, outcome_of, place_of, with_key
 
 

@@ -9,6 +9,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 HEAD = "0005"
 """The migration that produces these tables."""
 
+RUNNING, DONE, FAILED = "running", "done", "failed"
+"""What becomes of a cell. A running one may have been left alone long ago; who is at it is said by leases."""
+
 # SQLite's integers have 64 bits anyway, and PostgreSQL's 32.
 _BIG = BigInteger().with_variant(Integer, "sqlite")
 

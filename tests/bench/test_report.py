@@ -15,7 +15,7 @@ from bench.report.doubt import MARK
 from bench.report.matrix import matrix, render
 from bench.statistics import Rate, wilson
 from bench.store import CellRow
-from bench.store.store import Summary
+from bench.store.rows import Summary
 
 
 def rate(value: float) -> Rate:

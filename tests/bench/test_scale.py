@@ -42,7 +42,7 @@ from bench.selection import chosen_cells
 from bench.spec import TrainSpec, identity_of, key_of, trajectory_key
 from bench.store import Store
 from bench.store import store as storing
-from bench.store.store import Stored
+from bench.store.rows import Stored
 
 IMAGES, CELLS = 256, 1000
 
@@ -258,7 +258,7 @@ def test_kinds_are_counted(filled: Store, planned: Plan) -> None:
 
 def test_few_and_many_networks_have_their_audits(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     few = filled.cells()
-    monkeypatch.setattr(storing, "_FEW_WEIGHTS", 0)
+    monkeypatch.setattr("bench.store.rows._FEW_WEIGHTS", 0)
     assert filled.cells() == few
     assert len({row.weights_key for row in few if row.audit}) == len({row.weights_key for row in few}) // 5
 
