@@ -23,6 +23,7 @@ from bench.audit.finding import Finding
 from bench.audit.spec import AuditSpec
 from bench.canonical import canonical_json
 from bench.cli import list_
+from bench.costs.history import history
 from bench.errors import BenchError
 from bench.estimate import Estimate
 from bench.names import without_eot
@@ -311,7 +312,7 @@ def test_no_question_reads_every_cell(filled: Store, planned: Plan) -> None:
         filled.names()
         chosen_cells(filled, defenses=["at"], attacks=["pgd40"], eps="1/1000")
         chosen_cells(filled, eps="1/1000", seed=1)
-        filled.costs("synthetic")
+        history(filled, "synthetic")
         filled.origins([key])
         filled.outcome(key)
         filled.cell(filled.cells(seed=0, attack="fgsm")[0].key[:12])
