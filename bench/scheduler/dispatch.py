@@ -37,7 +37,7 @@ class Dispatcher:
         failures: in words.
         computed: cells that were finished by these workers.
         stopped: why nothing new begins; empty while something may.
-        asked: says what the campaign was asked from outside.
+        asked: says whether the campaign was asked from outside to end.
         done, failed: how many cells were finished and cannot be, since the beginning.
     """
 
@@ -57,7 +57,7 @@ class Dispatcher:
         self.failures: list[str] = []
         self.computed = 0
         self.stopped = ""
-        self.asked: Callable[[], str] = lambda: ""
+        self.asked: Callable[[], bool] = lambda: False
         self._cells = {job.weights_key: [key_of(cell) for cell in job.cells] for job in plan.jobs}
         self._plan = plan
         self._ready: list[tuple[float, int, Task]] = []

@@ -24,7 +24,7 @@ from bench.scheduler.worker import Worker
 from bench.spec import key_of
 from bench.store import Store
 from bench.store.backup import back_up_if_due
-from bench.store.roster import CANCEL, Roster
+from bench.store.roster import CANCEL, STOP, Roster
 
 _BACKING_UP = "bench backup"
 
@@ -113,7 +113,8 @@ def _run(
     try:
         with interruptible():
             pulse = Pulse(lambda: _report(roster, campaign, dispatcher, listener), interrupt)
-            dispatcher.asked = lambda: pulse.asked
+            # What is cancelled is interrupted, which is sooner than the next look.
+            dispatcher.asked = lambda: pulse.asked == STOP
             where = str(store.file.resolve()) if store.file else store.url
             setup = Setup(
                 where, checkpoints.resolve(), plan.source, plan.data_dir, tuple(crew.plugins), campaign,

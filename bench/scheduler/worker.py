@@ -21,7 +21,7 @@ from bench.scheduler.work import Place, Stopped, measure, network
 from bench.spec import key_of
 from bench.store import Store
 from bench.store.process import Watch
-from bench.store.roster import Roster
+from bench.store.roster import STOP, Roster
 
 _KEPT = {"cpu": 4, "cuda": 2}
 """Networks that stay in memory, for their next attack."""
@@ -167,7 +167,7 @@ class Worker:
         return self.roster.beat(self.number, state.doing, state.amount, state.total, state.note)
 
     def _stops(self) -> bool:
-        return bool(self._pulse.asked) or self._stop()
+        return self._pulse.asked == STOP or self._stop()
 
     def _spend(self, forwards: int) -> None:
         self._forwards += forwards

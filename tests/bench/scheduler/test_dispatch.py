@@ -207,7 +207,7 @@ def test_nothing_begins_after_the_budget_is_spent(plan: Plan, store: Store, cloc
     task = dispatch.next()
     assert task is not None
     if why == "asked":
-        dispatch.asked = lambda: "stop"
+        dispatch.asked = lambda: True
     clock.now = 8.0
     budget.spend(100)
     assert dispatch.next() is None

@@ -59,10 +59,10 @@ def odd(model, x, y, threat, *, rng, how="print"):
 
 
 @register.attack("slow")
-def slow(model, x, y, threat, *, rng):
+def slow(model, x, y, threat, *, rng, seconds=30):
     \"\"\"Takes half a minute a chunk.\"\"\"
     (HERE / "slow").touch()
-    time.sleep(30)
+    time.sleep(float(seconds))
     return x
 
 
@@ -414,3 +414,22 @@ def children(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_cancel_can_let_what_runs_end_its_chunk(
+    tiny_run: list[str], bench: Run, start: Callable[..., subprocess.Popen[str]], tmp_path: Path, plugin: Path,
+    workers: int,
+) -> None:  # fmt: skip
+    slow = "slow:seconds=6" if workers == 1 else "slow:seconds=8"
+    process = start(*tiny_run, "--plugin", plugin, "-a", f"{slow},pgd3", "--workers", str(workers), "--json")
+    wait_for((tmp_path / "slow").exists, process)
+    store = tmp_path / "results" / "bench.sqlite"
+    wait_for(lambda: query(store, "SELECT 1 FROM workers WHERE doing LIKE '%slow%'"), process)
+    assert bench("cancel", "--finish").returncode == 0
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert "stopped: it was asked to stop" in errors
+    chunks = query(store, "SELECT count(*) FROM chunks JOIN cells ON cell_key = key WHERE attack LIKE 'slow%'")
+    assert chunks == [(1,)], "its chunk, and no other"
+    assert json.loads(output)["left"] >= 1
