@@ -21,7 +21,7 @@ from bench.scheduler.remote import Setup, open_worker
 from bench.scheduler.task import Result, Task
 from bench.spec import CellSpec
 from bench.store import CellRow
-from bench.store.process import Watch
+from bench.store.process import BEAT, Watch
 from bench.store.roster import Roster
 from bench.training import EpochLog, Progress
 
@@ -33,7 +33,7 @@ _PATIENCE = 15.0
 """Seconds that workers have to drop what they do."""
 _DEATHS = 5
 """So many workers in a row that are killed before they can begin are a fault of the machine."""
-_LOOK = 5.0
+_LOOK = BEAT
 """Seconds between two looks at whether workers still beat."""
 
 STOP = "stop"

@@ -143,6 +143,10 @@ def _run(
     finally:
         if pulse is not None:
             pulse.end()
+        for thread in threading.enumerate():
+            if thread.name == _BACKING_UP:
+                # The store is about to be closed.
+                thread.join()
         _close(roster, campaign, dispatcher, state)
         if dispatcher.computed:
             _back_up(store, listener, finished=True)

@@ -17,7 +17,7 @@ GRACE = 30.0
 """Seconds without a beat after which a worker on another machine is given up. It beats every `BEAT` seconds."""
 
 BEAT = 2.0
-_BLINK = 3 * BEAT
+_BLINK = 5 * BEAT
 _HALTED = 10
 
 

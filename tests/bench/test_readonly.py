@@ -30,7 +30,7 @@ def mount(*options: str) -> None:
 def sealed(request: pytest.FixtureRequest, results: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A results folder that cannot be written, in truth where mounting is permitted, and as far as one is told."""
     # Nothing of a writer may be left, or SQLite could do with what lies beside the file.
-    (results / "bench.sqlite.backup").unlink()
+    (results / "bench.sqlite.backup").unlink(missing_ok=True)
     assert [path.name for path in results.glob("bench.sqlite*")] == ["bench.sqlite"]
     sealed = results / "bench.sqlite" if request.param.startswith("file") else results
     if "mounted" not in request.param:
