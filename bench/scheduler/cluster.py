@@ -119,7 +119,8 @@ class _Cluster:
             while not self.dispatcher.over:
                 while len(self.running) < self._slots() and (task := self.dispatcher.next()) is not None:
                     self._send(task)
-                if self.dispatcher.stopped and not told:
+                # Also while all are busy: what was begun goes no further than its chunk.
+                if not told and self.dispatcher.check():
                     told = True
                     self.roster.ask(self.campaign, STOP)
                 if self.running:

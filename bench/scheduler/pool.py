@@ -69,7 +69,8 @@ def run_pool(dispatcher: Dispatcher, setup: Setup, devices: Sequence[str], roste
                 if member.ready and member.task is None and (task := dispatcher.next()) is not None:
                     member.task = task
                     _send(member, task)
-            if dispatcher.stopped and not told:
+            # Also while all are busy: what was begun goes no further than its chunk.
+            if not told and dispatcher.check():
                 told = True
                 for member in members:
                     _send(member, STOP)

@@ -60,9 +60,11 @@ def odd(model, x, y, threat, *, rng, how="print"):
 
 @register.attack("slow")
 def slow(model, x, y, threat, *, rng, seconds=30):
-    \"\"\"Takes half a minute a chunk.\"\"\"
+    \"\"\"Takes half a minute a chunk, or until it is told to be quick.\"\"\"
     (HERE / "slow").touch()
-    time.sleep(float(seconds))
+    deadline = time.monotonic() + float(seconds)
+    while time.monotonic() < deadline and not (HERE / "quick").exists():
+        time.sleep(0.05)
     return x
 
 
@@ -258,14 +260,15 @@ def test_a_halted_worker_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BENCH_GRACE", "1")
-    process = start(*tiny_run, "--plugin", plugin, "-a", "slow,fgsm", "-d", "vanilla,at", "--max-time", "20s", *POOL)
+    process = start(*tiny_run, "--plugin", plugin, "-a", "slow:seconds=300,fgsm", "-d", "vanilla,at", *POOL)
     wait_for((tmp_path / "slow").exists, process)
     store = tmp_path / "results" / "bench.sqlite"
     wait_for(lambda: query(store, "SELECT 1 FROM workers WHERE doing LIKE '%slow%'"), process)
     [(pid,), *_] = query(store, "SELECT pid FROM workers WHERE doing LIKE '%slow%'")
     os.kill(int(str(pid)), signal.SIGSTOP)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 3, errors
+    (tmp_path / "quick").touch()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert "was killed (SIGKILL" in errors
 
 
@@ -416,20 +419,30 @@ def children(pid: int) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "matrix", "begun"),
+    [
+        (1, ["-a", "slow:seconds=300,pgd3"], 1),
+        (2, ["-a", "slow:seconds=300,pgd3"], 1),
+        (2, ["-a", "slow:seconds=300", "-d", "vanilla,at"], 2),
+    ],
+    ids=["alone", "one idle", "all busy"],
+)
 def test_cancel_can_let_what_runs_end_its_chunk(
     tiny_run: list[str], bench: Run, start: Callable[..., subprocess.Popen[str]], tmp_path: Path, plugin: Path,
-    workers: int,
+    workers: int, matrix: list[str], begun: int,
 ) -> None:  # fmt: skip
-    slow = "slow:seconds=6" if workers == 1 else "slow:seconds=8"
-    process = start(*tiny_run, "--plugin", plugin, "-a", f"{slow},pgd3", "--workers", str(workers), "--json")
-    wait_for((tmp_path / "slow").exists, process)
+    process = start(*tiny_run, "--plugin", plugin, *matrix, "--workers", str(workers), "--json")
     store = tmp_path / "results" / "bench.sqlite"
-    wait_for(lambda: query(store, "SELECT 1 FROM workers WHERE doing LIKE '%slow%'"), process)
+    wait_for(lambda: len(query(store, "SELECT 1 FROM workers WHERE doing LIKE '%slow%'")) == begun, process)
     assert bench("cancel", "--finish").returncode == 0
-    output, errors = process.communicate(timeout=60)
+    [(beat,)] = query(store, "SELECT beat FROM campaigns")
+    wait_for(lambda: query(store, f"SELECT 1 FROM campaigns WHERE beat >= {beat} + 2"), process)
+    time.sleep(1)
+    (tmp_path / "quick").touch()
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 3, errors
     assert "stopped: it was asked to stop" in errors
     chunks = query(store, "SELECT count(*) FROM chunks JOIN cells ON cell_key = key WHERE attack LIKE 'slow%'")
-    assert chunks == [(1,)], "its chunk, and no other"
+    assert chunks == [(begun,)], "its chunk, and no other"
     assert json.loads(output)["left"] >= 1
