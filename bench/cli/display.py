@@ -109,7 +109,8 @@ class Lane(Listener):
             self.told = time.monotonic()
             task = self._present()
             left = f", about {duration(task.time_remaining)} left" if task.time_remaining else ""
-            self.say(f"{task.description}: {task.completed:g} of {task.total:g}, {note}{left}")
+            # The description begins with the prefix already.
+            self.console.print(f"{task.description}: {round(task.completed, 1):g} of {task.total:g}, {note}{left}")
 
     def epoch_line(self, log: EpochLog, epochs: int) -> None:
         """One line of a training log."""

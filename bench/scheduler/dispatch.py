@@ -4,7 +4,6 @@ import heapq
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from statistics import median
 
 from bench.costs import Load, makespan
 from bench.plan import Plan
@@ -69,7 +68,7 @@ class Dispatcher:
         self._waited: set[int] = set()
         self._finished: set[str] = set()
         self._lost: set[str] = set()
-        self._speed: list[float] = []
+        self._took = self._expected = 0.0
         self._number = 0
         for task in tasks:
             self._number = max(self._number, task.number + 1)
@@ -120,7 +119,7 @@ class Dispatcher:
         self._finished |= result.done
         self._lost |= result.failed
         if result.seconds > 1 and task.seconds > 0 and not (result.held or result.stopped or result.failures):
-            self._speed.append(result.seconds / task.seconds)
+            self._took, self._expected = self._took + result.seconds, self._expected + task.seconds
         key = task.job.weights_key
         if result.broken:
             self._drop_network(key)
@@ -170,8 +169,9 @@ class Dispatcher:
 
     def seconds_left(self) -> float:
         """How long the rest should take, judged by how the tasks so far took."""
+        # Of sums: a short task that had to wait for the device to wake says nothing of the long ones.
+        pace, now = self._took / self._expected if self._expected else 1.0, self.clock()
         # Copies, since the pulse asks from another thread.
-        pace, now = median(self._speed[:] or [1.0]), self.clock()
         tasks = [task for _, _, task in self._ready[:]] + [task for _, task in self._held[:]]
         begun = [(task, max(task.seconds * pace - (now - since), 0.0)) for task, since in [*self._running.values()]]
         left = [(task, task.seconds * pace) for task in tasks] + begun

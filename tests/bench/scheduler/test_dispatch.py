@@ -228,6 +228,16 @@ def test_the_time_left_follows_what_the_tasks_took(plan: Plan, store: Store, clo
     assert dispatch.seconds_left() == pytest.approx(2 * (expected - 5))
 
 
+def test_short_tasks_that_took_long_say_little_of_the_long_ones(plan: Plan, store: Store, clock: Clock) -> None:
+    tasks = tasks_of(plan, lambda job: 10.0, lambda job, cells: 0.01)
+    dispatch = Dispatcher(plan, tasks, store, store.begin_run({}), 1, Budget(clock=clock), Heard(), clock)
+    for seconds in (10.0, 5.0, 5.0, 5.0):
+        task = dispatch.next()
+        assert task is not None
+        dispatch.finish(task, Result(seconds=seconds))
+    assert 10 < dispatch.seconds_left() < 30
+
+
 def test_cells_that_turn_out_to_be_another_network_s_are_measured_after_all(
     plan: Plan, store: Store, clock: Clock
 ) -> None:
