@@ -11,29 +11,26 @@ from support import ROOT, Run
 from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
 
-PAGE = ROOT / "results" / "cifar10-cnn-medium"
+PAGES = ("cifar10-cnn-medium", "cifar10-wrn16-4")
 
 
-@pytest.fixture
-def imported(bench: Run) -> Run:
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_and_tests_come_out_of_the_outcomes(bench: Run, tmp_path: Path, name: str) -> None:
     pytest.importorskip("pyarrow")
-    done = bench("import", PAGE / "outcomes.parquet")
+    page = ROOT / "results" / name
+    done = bench("import", page / "outcomes.parquet")
     assert done.returncode == 0, done.stderr
-    return bench
-
-
-def test_tables_and_tests_come_out_of_the_outcomes(imported: Run, tmp_path: Path) -> None:
-    text = (PAGE / "README.md").read_text()
+    text = (page / "README.md").read_text()
     block = text.split("<!-- regenerates -->\n```sh\n")[1].split("```")[0]
     commands = [shlex.split(line) for line in block.splitlines() if not line.startswith("bench import")]
     assert len(commands) >= 4
     for command, *arguments in commands:
         assert command == "bench"
-        shown = imported(*arguments)
+        shown = bench(*arguments)
         assert shown.returncode == 0, shown.stderr
         if "-o" not in arguments:
             assert shown.stdout.strip() in text, arguments
-    assert (tmp_path / "cells.csv").read_text() == (PAGE / "cells.csv").read_text()
+    assert (tmp_path / "cells.csv").read_text() == (page / "cells.csv").read_text()
 
 
 SPEED = ROOT / "results" / "perf"
