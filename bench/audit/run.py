@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from attacks.threat import continuous
 from bench.audit.checks import CHECKS
 from bench.audit.join import AuditRow
 from bench.audit.network import audit_network
@@ -91,9 +92,15 @@ def audit_plan(
 
 
 def audit_specs(job: TrainJob, n: int) -> Sequence[AuditSpec]:
-    """The audits of one network: one for each budget of its cells."""
+    """The audits of one network: one for each budget of its cells.
+
+    An audit moves between whole counts even where the cells do not: half a budget may be less than one, and signs of
+    a masked gradient are the network's.
+    """
     cells = {cell.attack.eps: cell for cell in job.cells}
     return [
-        AuditSpec(job.weights_key, cell.model, cell.test_hash, n, cell.attack.norm, eps)
+        AuditSpec(
+            job.weights_key, cell.model, cell.test_hash, n, continuous(cell.attack.norm), eps, high=cell.attack.high
+        )
         for eps, cell in sorted(cells.items())
     ]

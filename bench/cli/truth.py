@@ -31,7 +31,7 @@ def truth(
         float | None, typer.Option("--seconds", metavar="X", help="Give an image up, as unknown, after so long.")
     ] = None,
     seeds: o.Seeds = None,
-    T: o.Steps = 4,
+    T: o.Steps = None,
     decay: o.Decay = 0.5,
     surrogate: o.SurrogateName = "triangular",
     epochs: o.Epochs = None,
@@ -74,7 +74,7 @@ def truth(
     from bench.resolve import parse_attack
     from bench.runtime import pick_device
     from bench.scheduler import run_plan
-    from bench.truth.compare import compare
+    from bench.truth.compare import compare, refuse_frames
     from bench.truth.exact import Limits
 
     device = pick_device("cpu", threads)
@@ -86,6 +86,7 @@ def truth(
         data_dir=data_dir, results=results, store=store,
     )  # fmt: skip
     plan = matrix.plan()
+    refuse_frames(plan.dataset)
     budgets = split_list(eps or [str(plan.dataset.protocol.eps)])
     for text in names:
         for budget in budgets:

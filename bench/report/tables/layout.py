@@ -40,6 +40,10 @@ class Block:
     rows: tuple[Row, ...]
 
 
+EPOCHS, T, DECAY, LR, EPS, SEEDS = 300, 4, 0.5, 0.1, "8/255", 3
+"""What the paper says of all its runs (Sec. 5.1, Appendix E)."""
+
+
 @dataclass(frozen=True)
 class PaperTable:
     """One table.
@@ -51,6 +55,8 @@ class PaperTable:
         dataset, published_dataset: our name, and the paper's.
         images: size of the paper's test set.
         abreast: whether the strategies stand beside each other, not below.
+        time_steps: T; None where the paper does not say.
+        unstated: what else it does not say, as a sentence.
     """
 
     name: str
@@ -62,10 +68,8 @@ class PaperTable:
     blocks: tuple[Block, ...]
     columns: tuple[Column, ...]
     abreast: bool = False
-
-
-EPOCHS, T, DECAY, LR, EPS, SEEDS = 300, 4, 0.5, 0.1, "8/255", 3
-"""What the paper says of all its runs (Sec. 5.1, Appendix E)."""
+    time_steps: int | None = T
+    unstated: str = ""
 
 
 def _attack(name: str, head: str = "") -> Column:
@@ -146,6 +150,9 @@ TABLES = {
             "table5", "Robust accuracy", "Table 5 (App. A)", "cifar10-dvs", "CIFAR10-DVS", 1_000,
             (Block("wrn16-4", "WRN-16", (_AT, _TGO["AT"])),),
             (_CLEAN, *(_attack(name) for name in ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"))),
+            time_steps=None,
+            unstated="The paper does not say how many frames its recordings have, how they are made and split, nor "
+            "in which unit of theirs eps is.",
         ),
     )
 }  # fmt: skip
