@@ -2,17 +2,30 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Norm = Literal["linf", "l2"]
 
 
-@dataclass(frozen=True)
-class Threat:
-    """A threat model on images in [low, high].
+class Box(NamedTuple):
+    """What the entries of an input may be.
 
     Attributes:
-        eps: budget in pixel units (images in [0, 1]), kept as an exact fraction such as 8/255.
+        low, high: the range: [0, 1] for images; frames of event counts reach as far as the largest count.
+        scale: inputs are whole numbers divided by it (255 for 8-bit images); 0 where they are not.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    scale: int = 0
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A threat model on inputs in [low, high].
+
+    Attributes:
+        eps: budget in the inputs' unit (images lie in [0, 1]), kept as an exact fraction such as 8/255.
         norm: `linf` or `l2`.
         low, high: the box.
         surrogate: written form of the surrogate the attacker differentiates spikes by; None is the model's own.

@@ -1,4 +1,4 @@
-"""A user's own images from one `.npz` file."""
+"""A user's own images, or frames of event counts, from one `.npz` file."""
 
 import zipfile
 import zlib
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.data.dataset import Dataset, Protocol
+from bench.data.statistics import channel_statistics
 from bench.errors import BenchError
 from bench.spec import Recipe
 
@@ -34,10 +35,12 @@ def load_npz(
     std: tuple[float, ...] | None = None,
     protocol: Protocol = PROTOCOL,
 ) -> Dataset:
-    """Read `x_train, y_train, x_test, y_test` and, if present, `class_names`.
+    """Read `x_train, y_train, x_test, y_test` and, if present, `class_names` and the `scale` of frames.
 
     Args:
-        path: the file. Images are uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]; labels are integers.
+        path: the file. Images are uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]; frames are integer event counts
+            [N, T, C, H, W], divided by `scale`, which is the largest count of the training frames if not given;
+            labels are integers.
         name: display name; the file's stem by default.
         mean, std: normalisation; measured on the training images by default.
         protocol: defaults for runs on it.
@@ -61,8 +64,9 @@ def load_npz(
     x_train, x_test = (_images(path, arrays[key]) for key in ("x_train", "x_test"))
     y_train, y_test = (_labels(path, arrays[key]) for key in ("y_train", "y_test"))
     class_names = _class_names(path, arrays.get("class_names"), y_train, y_test)
+    scale = _scale(path, arrays.get("scale"), x_train)
     if mean is None or std is None:
-        mean, std = _statistics(x_train)
+        mean, std = channel_statistics(x_train, scale)
     # A tenth is enough to watch a small set's training.
     holdout = min(protocol.recipe.holdout, len(x_train) // 10)
     protocol = replace(
@@ -72,10 +76,12 @@ def load_npz(
         recipe=replace(protocol.recipe, holdout=holdout),
         n=min(protocol.n, len(x_test)),
     )
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names, mean, std, protocol)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names, mean, std, protocol, scale)
 
 
 def _images(path: Path, array: np.ndarray) -> Tensor:
+    if array.ndim == 5:
+        return _frames(path, array)
     if array.ndim != 4:
         mend = "; give grey images a channel: x[..., None] (uint8) or x[:, None] (float)" if array.ndim == 3 else ""
         raise BenchError(f"'{path}': images must have four dimensions, got {list(array.shape)}{mend}")
@@ -91,6 +97,32 @@ def _images(path: Path, array: np.ndarray) -> Tensor:
     else:
         raise BenchError(f"'{path}': images must be uint8 or float, got {array.dtype}")
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _frames(path: Path, array: np.ndarray) -> Tensor:
+    """Event counts in a type that torch reads and that holds them, as small as they came."""
+    if not np.issubdtype(array.dtype, np.integer):
+        raise BenchError(
+            f"'{path}': frames [N, T, C, H, W] must be whole event counts, got {array.dtype}; "
+            "store the counts themselves, x.astype(numpy.int16), and their `scale` beside them"
+        )
+    limits = np.iinfo(np.int32)
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        raise BenchError(f"'{path}': event counts of up to {int(array.max())} are no counts of events")
+    known = array.dtype in (np.uint8, np.int16)
+    return torch.from_numpy(np.ascontiguousarray(array, None if known else np.int32))
+
+
+def _scale(path: Path, given: np.ndarray | None, x_train: Tensor) -> int:
+    """What counts are divided by; of images always 255."""
+    if given is None:
+        return 255 if x_train.dim() == 4 else max(int(x_train.max()), 1) if len(x_train) else 1
+    if given.size != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise BenchError(f"'{path}': scale must be one whole number, got {given.dtype} {list(given.shape)}")
+    # Divided by before anybody checks the dataset.
+    if int(given.reshape(-1)[0]) < 1:
+        raise BenchError(f"'{path}': scale must be at least 1, got {int(given.reshape(-1)[0])}")
+    return int(given.reshape(-1)[0])
 
 
 def _labels(path: Path, array: np.ndarray) -> Tensor:
@@ -113,10 +145,3 @@ def _class_names(path: Path, given: np.ndarray | None, y_train: Tensor, y_test: 
             f"'{path}': y_test holds label {stray}, y_train none above {count - 1}; if it is meant, give class_names"
         )
     return tuple(str(k) for k in range(count))
-
-
-def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    scale = 255 if x.dtype == torch.uint8 else 1
-    channels = x.transpose(0, 1).flatten(1).double() / scale
-    std = channels.std(1).clamp(min=1e-3)
-    return tuple(round(float(v), 4) for v in channels.mean(1)), tuple(round(float(v), 4) for v in std)
