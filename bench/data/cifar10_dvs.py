@@ -95,7 +95,7 @@ def _files(folder: Path, label: int) -> list[tuple[int, Path]]:
 
 CIFAR10_DVS = DatasetSource(
     load,
-    "CIFAR10-DVS, event camera recordings as frames 2x64x64 (needs its official files)",
+    "CIFAR10-DVS, event camera recordings of images, from its official files",
     PROTOCOL,
     partial(has_folder, _FOLDER),
     frames=True,

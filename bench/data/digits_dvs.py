@@ -53,7 +53,7 @@ def load(data_dir: Path, *, T: int = 6, by: str = "number", size: int = 16, scal
 
 DIGITS_DVS = DatasetSource(
     load,
-    "the digits before a SIMULATED event camera, as frames 2x16x16, built in",
+    "the digits before a SIMULATED event camera, built in",
     PROTOCOL,
     frames=True,
 )

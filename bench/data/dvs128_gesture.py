@@ -89,7 +89,7 @@ def _trial(path: Path) -> Recording:
 
 DVS128_GESTURE = DatasetSource(
     load,
-    "DVS128 Gesture, event camera recordings as frames 2x64x64 (needs its official files)",
+    "DVS128 Gesture, event camera recordings of gestures, from its official files",
     PROTOCOL,
     partial(has_folder, _FOLDER),
     frames=True,

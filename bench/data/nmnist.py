@@ -71,7 +71,7 @@ def _files(folder: Path) -> Sequence[Path]:
 
 N_MNIST = DatasetSource(
     load,
-    "N-MNIST, event camera recordings of digits as frames 2x34x34 (needs its official files)",
+    "N-MNIST, event camera recordings of digits, from its official files",
     PROTOCOL,
     partial(has_folder, _FOLDER),
     frames=True,

@@ -51,6 +51,7 @@ class PaperTable:
         dataset, published_dataset: our name, and the paper's.
         images: size of the paper's test set.
         abreast: whether the strategies stand beside each other, not below.
+        alone: whether no other dataset stands in for its own unasked.
     """
 
     name: str
@@ -62,6 +63,7 @@ class PaperTable:
     blocks: tuple[Block, ...]
     columns: tuple[Column, ...]
     abreast: bool = False
+    alone: bool = False
 
 
 EPOCHS, T, DECAY, LR, EPS, SEEDS = 300, 4, 0.5, 0.1, "8/255", 3
@@ -146,6 +148,8 @@ TABLES = {
             "table5", "Robust accuracy", "Table 5 (App. A)", "cifar10-dvs", "CIFAR10-DVS", 1_000,
             (Block("wrn16-4", "WRN-16", (_AT, _TGO["AT"])),),
             (_CLEAN, *(_attack(name) for name in ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"))),
+            # Frames of events are no images.
+            alone=True,
         ),
     )
 }  # fmt: skip
