@@ -45,6 +45,7 @@ class Attack:
         cost: from the step count to (forward passes, backward passes) per sample.
         eot: gradients of a stochastic network are means over so many draws, unless the user says otherwise.
         deterministic_only: whether it is refused for stochastic networks.
+        images_only: whether it cannot attack frames [N, T, C, H, W].
         own_batches: whether it calls the model with batches of its own making. A stochastic network then draws
             its noise from torch's generator, seeded for the chunk, since its rows cannot be told apart.
         own_gradients: whether its members bring gradients of their own, so that the user's @gradient makes no sense.
@@ -68,6 +69,7 @@ class Attack:
     cost: Cost = lambda steps: (max(steps, 1), max(steps, 1))
     eot: int = 1
     deterministic_only: bool = False
+    images_only: bool = False
     own_batches: bool = False
     own_gradients: bool = False
     least_classes: int = 2

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, Candidate, Path, per_sample
 from attacks.gradients import SpikeGradient, estimating, frozen
+from attacks.grid import OnGrid, to_counts
 from attacks.losses import margin
 from attacks.threat import Threat
 from models.random import CounterRNG, active_noise_stream
@@ -32,6 +33,9 @@ def run_attack(
 ) -> Path:
     """One run of any attack, its proposals given as a `Path` whatever it returns itself.
 
+    Where the threat model allows whole counts only, the attack moves freely between them, sees the network as
+    `OnGrid` shows it, and what it returns is rounded to the nearest counts.
+
     Args:
         attack: the attack.
         steps: step counts wanted; empty for an attack without steps, whose path has the one key 0.
@@ -40,7 +44,16 @@ def run_attack(
         others: as the attack's own.
     """
     with estimating(model, gradient, eot):
-        return _run(attack, model, x, y, threat, rng, steps, params)
+        if not threat.grid:
+            return _run(attack, model, x, y, threat, rng, steps, params)
+        seen = model if isinstance(model, OnGrid) else OnGrid(model, threat.grid)
+        path = _run(attack, seen, x, y, threat, rng, steps, params)
+        return {step: _whole(x, candidate, threat.grid) for step, candidate in path.items()}
+
+
+def _whole(x: Tensor, candidate: Candidate, grid: int) -> Candidate:
+    last = to_counts(x, candidate.last, grid)
+    return Candidate(last, last if candidate.best is candidate.last else to_counts(x, candidate.best, grid))
 
 
 def _run(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from attacks.base import per_sample
+from attacks.grid import counts_of, of_counts
 from attacks.threat import Threat
 from models.random import CounterRNG
 
-VERSIONS = {"linf": 1, "l2": 3}
+VERSIONS = {"linf": 1, "l2": 3, "linf-int": 1}
 """Part of every result's key, by norm; raise one when a change of its ball may change an outcome."""
 
 _MAX_ROUNDS = 100
@@ -36,7 +37,9 @@ class Ball(Protocol):
 
 
 def ball(x: Tensor, threat: Threat) -> Ball:
-    """The feasible set of `threat` around the images `x` [N, *]."""
+    """The feasible set of `threat` around the inputs `x` [N, *]; with a `grid`, all between its whole counts too."""
+    if threat.grid:
+        return CountBall(x, threat)
     return LinfBall(x, threat) if threat.norm == "linf" else L2Ball(x, threat)
 
 
@@ -67,6 +70,24 @@ class LinfBall:
 
     def steepest(self, grad: Tensor) -> Tensor:
         return grad.sign()
+
+
+class CountBall(LinfBall):
+    """The smallest linf ball that holds every feasible frame of whole counts.
+
+    Its ends are whole counts, so that the nearest whole counts of any of its points (`attacks.grid`) are feasible.
+    """
+
+    def __init__(self, x: Tensor, threat: Threat) -> None:
+        self.x = x
+        self.eps = float(threat.eps)
+        counts = counts_of(x, threat.grid)
+        least, most = (round(bound * threat.grid) for bound in (threat.low, threat.high))
+        self.lower = of_counts((counts - threat.reach).clamp_(min=least), threat.grid, x.dtype)
+        self.upper = of_counts((counts + threat.reach).clamp_(max=most), threat.grid, x.dtype)
+        if not threat.reach:
+            # Where nothing may change, nothing is rounded.
+            self.lower = self.upper = x
 
 
 class L2Ball:

@@ -10,7 +10,7 @@ from attacks.base import Attack, Candidate, per_sample
 from attacks.expectation import expected
 from attacks.gradients import frozen
 from attacks.losses import margin
-from attacks.projections import LinfBall
+from attacks.projections import ball
 from attacks.threat import Threat
 from models.neurons import is_stochastic
 from models.random import CounterRNG
@@ -37,6 +37,9 @@ def square(
     gradients are averaged over, each query meets fresh noise as a remote attacker's would, and no image is left
     early: one wrong answer may be luck.
 
+    A square on frames [N, T, C, H, W] lies at the same place in all of them, with a corner of its own for each step
+    and channel.
+
     Source: Andriushchenko et al., arXiv 1912.00049, linf, with the schedule of the squares' size stretched to
     the number of queries as in AutoAttack. Where they differ: each image has squares of its own, so its batch
     does not matter; the stripes count as a query; and squares may lie at the last row and column, which the
@@ -44,8 +47,8 @@ def square(
     Cost: at most `steps` forwards, no backwards.
 
     Args:
-        model: maps [N, C, H, W] to logits [N, K].
-        x: clean inputs [N, C, H, W] inside the box.
+        model: maps [N, C, H, W] or [N, T, C, H, W] to logits [N, K].
+        x: clean inputs [N, C, H, W] or [N, T, C, H, W] inside the box.
         y: true labels [N].
         threat: eps and box; linf only.
         steps: queries, at least 1. The schedule depends on it.
@@ -55,33 +58,40 @@ def square(
         the one candidate, for `steps`: the point of the largest margin met, in the ball and the box in float64.
 
     Raises:
-        ValueError: a norm other than linf, steps below 1, or inputs that are not [N, C, H, W].
+        ValueError: a norm other than linf, steps below 1, or inputs that are neither images nor frames.
     """
     if threat.norm != "linf":
         raise ValueError("square is defined for the linf norm only")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if x.dim() != 4:
-        raise ValueError(f"square draws its squares on images [N, C, H, W], got {list(x.shape)}")
-    region, reach = LinfBall(x, threat), float(threat.eps)
-    low, high = region.project(x - reach), region.project(x + reach)
-    best = torch.where(rng.uniform((x.shape[1], 1, x.shape[3]), stream=_STRIPES) > 0.5, high, low)
+    if x.dim() not in (4, 5):
+        raise ValueError(f"square draws its squares on images [N, C, H, W] or frames, got {list(x.shape)}")
+    region, reach = ball(x, threat), float(threat.eps)
+    # The frames of a recording lie over each other, as an image's channels do.
+    inner = x.shape[1:-2]
+    low, high = (region.project(x + sign * reach).flatten(1, -3) for sign in (-1, 1))
+
+    def seen(layers: Tensor, labels: Tensor) -> Tensor:
+        return expected(model, layers.unflatten(1, inner), partial(margin, y=labels))
+
+    best = torch.where(rng.uniform((low.shape[1], 1, low.shape[3]), stream=_STRIPES) > 0.5, high, low)
     left, patient = torch.arange(len(x), device=x.device), is_stochastic(model)
     with frozen(model):
-        highest = expected(model, best, partial(margin, y=y))
+        highest = seen(best, y)
         for query in range(1, steps):
             if not patient:
                 left = left[highest[left] < 0]
                 if not len(left):
                     break
-            side = side_of_squares(query - 1, steps, x.shape[2], x.shape[3])
-            inside, up = _random_squares(rng.rows(left), query, side, x)
+            side = side_of_squares(query - 1, steps, best.shape[2], best.shape[3])
+            inside, up = _random_squares(rng.rows(left), query, side, best)
             tried = torch.where(inside, torch.where(up, high[left], low[left]), best[left])
-            loss = expected(model, tried, partial(margin, y=y[left]))
+            loss = seen(tried, y[left])
             better = loss > highest[left]
-            best[left] = torch.where(per_sample(better, x), tried, best[left])
+            best[left] = torch.where(per_sample(better, tried), tried, best[left])
             highest[left] = torch.where(better, loss, highest[left])
-    return {steps: Candidate(best, best)}
+    found = best.unflatten(1, inner)
+    return {steps: Candidate(found, found)}
 
 
 def side_of_squares(square: int, queries: int, height: int, width: int) -> int:

@@ -1,5 +1,6 @@
 """What the attacker may do: the norm, the exact budget, the box."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -29,9 +30,11 @@ class Threat:
         norm: `linf` or `l2`.
         low, high: the box.
         surrogate: written form of the surrogate the attacker differentiates spikes by; None is the model's own.
+        grid: candidates are whole counts, `grid` of which make 1.0, and clean inputs are; 0 where any number will do.
 
     Raises:
-        ValueError: a negative eps, an unknown norm, or an empty box.
+        ValueError: a negative eps, an unknown norm, or an empty box; whole counts in another norm than linf, or with
+            an eps of less than one count.
     """
 
     eps: Fraction
@@ -39,6 +42,12 @@ class Threat:
     low: float = 0.0
     high: float = 1.0
     surrogate: str | None = None
+    grid: int = 0
+
+    @property
+    def reach(self) -> int:
+        """With a `grid`: by how many whole counts an entry may change."""
+        return math.floor(self.eps * self.grid)
 
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
@@ -48,14 +57,21 @@ class Threat:
         if not self.low < self.high:
             raise ValueError(f"the box [{self.low}, {self.high}] is empty")
         if self.norm == "linf" and self.eps > self.high - self.low:
+            images = self.high == 1
+            kind = "pixel range" if images else "range of the frames"
+            mend = f"did you mean {self.eps}/255?" if images else "it is in the frames' own unit, see their scale"
+            raise ValueError(f"eps {self.eps} is larger than the whole {kind} [{self.low:g}, {self.high:g}]; {mend}")
+        if self.grid < 0 or (self.grid and self.norm != "linf"):
+            raise ValueError(f"whole counts go with the norm linf, got {self.norm} and a grid of {self.grid}")
+        if self.grid and self.eps and not self.reach:
             raise ValueError(
-                f"eps {self.eps} is larger than the whole pixel range [{self.low:g}, {self.high:g}]; "
-                f"did you mean {self.eps}/255?"
+                f"eps {format_eps(self.eps)} is less than one count (1/{self.grid}), so no whole count can change; "
+                f"give at least 1/{self.grid}, or leave whole counts out"
             )
 
 
 def parse_eps(text: str) -> Fraction:
-    """Read eps as an exact number: `8/255`, `0.15` or `0`, in pixel units of images in [0, 1].
+    """Read eps as an exact number: `8/255`, `0.15` or `0`, in pixel units of images in [0, 1], or the frames' unit.
 
     Raises:
         ValueError: not a number, negative, or not finite. Whether it is too

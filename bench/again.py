@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.threat import format_eps
-from bench.plan import STOCHASTIC_DRAWS
+from bench.plan import STEPS, STOCHASTIC_DRAWS
 from bench.registry import DATASETS
 from bench.store import CellRow
 from models.neurons import NeuronSpec
@@ -126,8 +126,10 @@ def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any], origins: Origi
         "--dataset": _dataset(first, origins.get(first.key, {})), "--model": first.model,
         "--eps": format_eps(Fraction(first.eps)), "-n": str(first.n),
     }  # fmt: skip
+    # Frames bring their own number of steps.
+    steps = model["T"] if model.get("frames") else STEPS
     others = (
-        ("--norm", first.norm, "linf"), ("-T", model["T"], 4), ("--decay", neuron["decay"], usual.decay),
+        ("--norm", first.norm, "linf"), ("-T", model["T"], steps), ("--decay", neuron["decay"], usual.decay),
         ("--surrogate", neuron["surrogate"], usual.surrogate),
         ("--draws", first.draws, STOCHASTIC_DRAWS if neuron["kind"] != usual.kind else 1),
         ("--attack-seed", first.spec["attack_seed"], 0),

@@ -162,26 +162,30 @@ def evaluate(
     gradient: str | None = None,
     device: str = "auto",
     name: str = "model",
+    scale: int | None = None,
 ) -> Evaluation:
     """Attack a model in hand, with all that a stored run has: checks, placebo, intervals, verdicts.
 
-    The model may be any module that maps images [N, C, H, W] in [0, 1] to logits [N, K], with its normalisation
-    inside. It is attacked in eval mode and comes back as it was, in place and mode, gradients included; torch's random
-    generators too. Nothing is written.
+    The model may be any module that maps images [N, C, H, W] in [0, 1], or frames [N, T, C, H, W] of event counts
+    divided by `scale`, to logits [N, K], with its normalisation inside. It is attacked in eval mode and comes back as
+    it was, in place and mode, gradients included; torch's random generators too. Nothing is written.
 
     Args:
         model: the network.
-        data: `(x, y)` as arrays or tensors, x uint8 or float in [0, 1], y integers in [0, K); or a torch Dataset or
-            DataLoader of such pairs; or the name of a dataset (`digits`, `cifar10`, `mine.npz`), for its test images.
+        data: `(x, y)` as arrays or tensors, x uint8 or float in [0, 1], or integer counts [N, T, C, H, W], y integers
+            in [0, K); or a torch Dataset or DataLoader of such pairs; or the name of a dataset (`digits`, `cifar10`,
+            `mine.npz`), for its test images.
         attacks: as on the command line: `pgd40`, `apgd20:loss=dlr`, `pgd40@rga`.
-        eps: budget in pixel units, `"8/255"` or a number; the dataset's own where data is a name, else 8/255.
-        norm: `linf` or `l2`.
+        eps: budget in pixel units, of frames in units of `scale`, `"8/255"` or a number; the dataset's own where data
+            is a name, else 8/255.
+        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
         n: the first so many images; all of what is given, or the dataset's own number, if not given.
         draws: scoring draws for a noisy network; 5 if not given.
         attack_seed: selects the attacks' random numbers.
         gradient: what spikes are differentiated by (`arctan:alpha=4`, `rga`); the network's own surrogate if None.
         device: `auto`, `cpu`, `cuda`.
         name: what tables call it.
+        scale: with frames as arrays, the count that becomes 1; their largest count if not given.
 
     Raises:
         BenchError: data or names that cannot be right; a model that fails on them, that returns probabilities, or whose
@@ -199,7 +203,7 @@ def evaluate(
         raise BenchError(f"draws must be at least 1, got {draws}")
     # Attacks take gradients, whatever the caller has switched off.
     with torch.inference_mode(False), torch.enable_grad():
-        return _evaluated(model, data, attacks, eps, norm, n, draws, attack_seed, gradient, device, name)
+        return _evaluated(model, data, attacks, eps, norm, n, draws, attack_seed, gradient, device, name, scale)
 
 
 def _evaluated(
@@ -214,14 +218,15 @@ def _evaluated(
     gradient: str | None,
     device: str,
     name: str,
+    scale: int | None,
 ) -> Evaluation:
-    dataset, named = _dataset(data, model, device)
+    dataset, named = _dataset(data, model, device, scale)
     budget = eps if eps is not None else (dataset.protocol.eps if named else Fraction(8, 255))
     n = n if n is not None else (min(dataset.protocol.n, len(dataset.x_test)) if named else len(dataset.x_test))
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"n must lie in [1, {len(dataset.x_test)}], got {n}")
     n, draws, attack_seed = int(n), None if draws is None else int(draws), int(attack_seed)
-    resolved = [parse_attack(text, _written(budget), norm, gradient) for text in attacks]
+    resolved = [parse_attack(text, _written(budget), norm, gradient, box=dataset.box) for text in attacks]
     where = pick_device(device, None)
     before, place = Snapshot(model), next(iter(model.parameters()), torch.zeros(0)).device
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -251,15 +256,17 @@ def _measured(
     name: str,
     store: Store,
 ) -> Evaluation:
-    few = pixels(dataset.x_test[:32], device)
+    few = dataset.pixels(dataset.x_test[:32], device)
     if len(few) < 4:
-        few = few.repeat(4, 1, 1, 1)[:4]
+        few = few.repeat(4, *[1] * (few.dim() - 1))[:4]
     _check_logits(model, few)
     check_model(model, few, dataset.num_classes)
-    stochastic = is_stochastic(model)
+    stochastic, frames = is_stochastic(model), dataset.frames
     spec = ModelSpec(
-        name=name, num_classes=dataset.num_classes, in_shape=dataset.in_shape, T=int(getattr(model, "T", 1)),
+        name=name, num_classes=dataset.num_classes, in_shape=dataset.in_shape,
+        T=int(getattr(model, "T", 1)) if frames is None else frames,
         neuron=NeuronSpec("nlif" if stochastic else "lif"), mean=(), std=(), fingerprint=type(model).__qualname__,
+        frames=frames is not None,
     )  # fmt: skip
     sha256 = hash_of(model)
     run = store.begin_run(provenance(device))
@@ -285,23 +292,30 @@ def _measured(
     return Evaluation(tuple(rows), outcomes, cells_frame(store, rows), collect_bundle(store, rows))
 
 
-def _dataset(data: Any, model: nn.Module, device: str) -> tuple[Dataset, bool]:
-    """The images of a name, a pair or a loader, checked; and whether it was a name."""
+def _dataset(data: Any, model: nn.Module, device: str, scale: int | None) -> tuple[Dataset, bool]:
+    """The images or frames of a name, a pair or a loader, checked; and whether it was a name."""
     if isinstance(data, str | Path):
+        if scale is not None:
+            raise BenchError(f"scale is for frames that are given as arrays; '{data}' has its own")
         return load_dataset(str(data), Path("data")), True
     x, y = data if isinstance(data, tuple) and len(data) == 2 else _collected(data)
     images, labels = _tensor(x, "images"), _tensor(y, "labels")
-    if images.dim() != 4 or not len(images):
-        raise BenchError(f"images must be [N, C, H, W], got {list(images.shape)}")
-    images = images if images.dtype == torch.uint8 else images.to(torch.float32)
+    if images.dim() not in (4, 5) or not len(images):
+        raise BenchError(f"images must be [N, C, H, W] and frames [N, T, C, H, W], got {list(images.shape)}")
+    if images.dim() == 4:
+        images = images if images.dtype == torch.uint8 else images.to(torch.float32)
+        scale = 255 if scale is None else scale
+    else:
+        images = images.to(torch.int32) if images.dtype == torch.int64 else images
+        scale = max(int(images.max()), 1) if scale is None else scale
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise BenchError(f"labels must be integers, got {labels.dtype}")
-    classes = _classes(model, pixels(images[:1], pick_device(device, None)))
+    classes = _classes(model, pixels(images[:1], pick_device(device, None), max(scale, 1)))
     protocol = Protocol("", Fraction(8, 255), Fraction(2, 255), _NOTHING, len(images))
     names = tuple(str(k) for k in range(classes))
     labels = labels.to(torch.int64).cpu()
     try:
-        return Dataset("data", images.cpu(), labels, images.cpu(), labels, names, (), (), protocol), False
+        return Dataset("data", images.cpu(), labels, images.cpu(), labels, names, (), (), protocol, scale), False
     except BenchError as error:
         # Only one part is given: it is nobody's training set.
         text = str(error).removeprefix("dataset 'data' (train): ")

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from attacks.base import Candidate
 from attacks.gradients import frozen
+from attacks.grid import counts_of, of_counts
 from attacks.losses import margin
 from attacks.threat import Threat
 from bench.arithmetic import computing
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.errors import BenchError, is_out_of_memory
 from bench.outcome import Flag, Outcome
 from bench.proposal import CHUNK, propose
@@ -166,7 +167,7 @@ def _evaluate_part(
     first, start = cells[0], int(index[0])
     threat = threat_of(first.attack)
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
-    x = pixels(dataset.x_test[index], device)
+    x = dataset.pixels(dataset.x_test[index], device)
     y = dataset.y_test[index].to(device)
     samples = index.to(device)
     counted.reset(samples)
@@ -272,12 +273,23 @@ def feasible(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
         raise BenchError(f"the attack returned {got} instead of images {list(x.shape)}")
     if x_adv.dtype != x.dtype or x_adv.device != x.device:
         raise BenchError(f"the attack returned {x_adv.dtype} on {x_adv.device} instead of {x.dtype} on {x.device}")
+    if threat.grid:
+        return _feasible_counts(x, x_adv, threat)
     wide = x_adv.double().flatten(1)
     delta = wide - x.double().flatten(1)
     size = delta.abs().amax(1) if threat.norm == "linf" else torch.linalg.vector_norm(delta, dim=1)
     in_box = (wide >= threat.low).all(1) & (wide <= threat.high).all(1)
     # Written so that NaN, which compares false, is outside.
     return (size <= float(threat.eps)) & in_box
+
+
+def _feasible_counts(x: Tensor, x_adv: Tensor, threat: Threat) -> Tensor:
+    """As `feasible` where candidates are whole counts: in counts, since differences of their quotients are rounded."""
+    counts, clean = (counts_of(values, threat.grid).flatten(1) for values in (x_adv, x))
+    is_count = (of_counts(counts, threat.grid, x.dtype) == x_adv.flatten(1)) | (x_adv == x).flatten(1)
+    reached = (counts - clean).abs().amax(1) <= threat.reach
+    in_box = (counts >= threat.low * threat.grid).all(1) & (counts <= round(threat.high * threat.grid)).all(1)
+    return is_count.all(1) & reached & in_box
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

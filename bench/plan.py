@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from bench.data import Dataset, load_dataset
+from attacks.threat import Box
+from bench.data import Dataset, DatasetSource, Protocol, load_dataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
-from bench.registry import ATTACKS, MODELS
-from bench.resolve import parse_attack, parse_defense, takes
+from bench.registry import ATTACKS, DATASETS, MODELS
+from bench.resolve import PIXELS, continuous, parse_attack, parse_defense, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
 from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
@@ -23,6 +24,8 @@ from models.random import NOISE_VERSION
 from models.surrogates import format_surrogate, parse_surrogate
 
 STOCHASTIC_DRAWS = 5
+STEPS = 4
+"""T where nobody says otherwise."""
 _FLAGS = {
     ("random_start", "False"): "--no-random-start",
     ("random_start", "false"): "--no-random-start",
@@ -41,9 +44,9 @@ class Request:
             to what the checkpoint given as `weights` says; seeds to 0.
         dataset: registered name, or the path of an `.npz` file.
         model: architecture.
-        T, decay, surrogate: of the network that is trained.
+        T, decay, surrogate: of the network that is trained; T is the number of frames where there are frames.
         attack_surrogate: what the attacker differentiates spikes by; None is the network's own.
-        norm: of every attack.
+        norm: of every attack: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
         params: set for every attack that has them, for example alpha or restarts.
         n: number of test images; 0 means all.
         draws: scoring draws; None is 1 for deterministic and 5 for stochastic networks.
@@ -58,7 +61,7 @@ class Request:
     seeds: Sequence[int] = ()
     dataset: str = "digits"
     model: str | None = None
-    T: int = 4
+    T: int | None = None
     decay: float = 0.5
     surrogate: str = "triangular"
     attack_surrogate: str | None = None
@@ -153,14 +156,19 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
         raise BenchError(f"--seed must not be negative, got {min(request.seeds)}")
     if request.norm != "linf" and not request.eps:
         raise BenchError(f"--norm {request.norm} needs --eps: the datasets' budgets are meant for linf")
-    if request.T < 1:
+    if request.T is not None and request.T < 1:
         raise BenchError(f"T must be at least 1, got {request.T}")
     if request.draws is not None and not 1 <= request.draws <= 1000:
         raise BenchError(f"draws must lie in [1, 1000], got {request.draws}")
+    known = _known_images(request.dataset)
+    box = PIXELS if known else Box(high=math.inf)
     for text in attack_names:
         for eps in split_list(request.eps) or ["0"]:
-            parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
+            parse_attack(text, eps, continuous(request.norm), request.attack_surrogate, request.params, box)
     _check_taken(attack_names, request.params)
+    if known:
+        for defense in defenses:
+            _settled(defense, Setting(request.model or known.model, known.train_eps))
     if request.model is not None:
         MODELS.entry(request.model)
     try:
@@ -177,24 +185,26 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     n = len(dataset.x_test) if request.n == 0 else request.n or min(protocol.n, len(dataset.x_test))
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"-n must lie in [1, {len(dataset.x_test)}], the size of the test set, got {n}")
+    steps = _time_steps(request, dataset)
     attacks = [
-        parse_attack(text, eps, request.norm, request.attack_surrogate, request.params)
+        parse_attack(text, eps, request.norm, request.attack_surrogate, request.params, dataset.box)
         for eps in split_list(request.eps) or [str(protocol.eps)]
         for text in attack_names
     ]
     shared = _Shared()
     jobs = []
     for defense in defenses:
-        settled = defense.settled(Setting(model_name, protocol.train_eps))
+        settled = _settled(defense, Setting(model_name, protocol.train_eps, dataset.box))
         model = ModelSpec(
             name=model_name,
             num_classes=dataset.num_classes,
             in_shape=dataset.in_shape,
-            T=request.T,
+            T=steps,
             neuron=settled.neuron(neuron),
             mean=dataset.mean,
             std=dataset.std,
             fingerprint=MODELS.entry(model_name).fingerprint(),
+            frames=dataset.frames is not None,
         )
         for seed in request.seeds or (0,):
             spec = TrainSpec(
@@ -211,6 +221,36 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given, shared))
     jobs = _merge(jobs)
     return Plan(dataset, tuple(jobs), source=request.dataset, data_dir=data_dir)
+
+
+def _known_images(name: str) -> Protocol | None:
+    """The protocol of a dataset that is known to be images without loading it, whose range is [0, 1]."""
+    source: DatasetSource | None = DATASETS.get(name) if name in DATASETS else None
+    return source.protocol if source and not source.frames else None
+
+
+def _settled(defense: Defense, setting: Setting) -> Defense:
+    try:
+        return defense.settled(setting)
+    except ValueError as error:
+        raise BenchError(f"defense '{defense.name}': {error}") from error
+
+
+def _time_steps(request: Request, dataset: Dataset) -> int:
+    """T of the networks."""
+    if dataset.frames is None:
+        return STEPS if request.T is None else request.T
+    if request.T not in (None, dataset.frames):
+        mend = (
+            f"or store {request.T} in the file"
+            if request.dataset.endswith(".npz")
+            else f"or ask for --dataset {request.dataset.partition(':')[0]}:T={request.T}"
+        )
+        raise BenchError(
+            f"-T {request.T} with recordings of {dataset.frames} frames: a network takes one frame a step; "
+            f"leave -T out, {mend}"
+        )
+    return dataset.frames
 
 
 def together(plans: Sequence[Plan]) -> Plan:
@@ -317,6 +357,8 @@ def _arranged(
             left = tuple(param for param in attack.params if param[0] != "early_stop")
             attack = replace(attack, params=left, name=without("early_stop", attack.name))
         _check_classes(attack, template.model.num_classes)
+        if template.model.frames and ATTACKS.get(attack.family).images_only:
+            raise BenchError(f"attack '{attack.name}' knows images only, not frames; use apgd100 and square5000")
         groups.setdefault(trajectory_of(attack), {})[key_of(attack)] = attack
     ordered = sorted(groups.values(), key=lambda group: max(attack.steps for attack in group.values()))
     return tuple(tuple(group.values()) for group in ordered)

@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
-from attacks.threat import Threat, parse_eps
+from attacks.threat import Box, Norm, Threat, parse_eps
 from bench.errors import BenchError, describe
 from bench.names import without
 from bench.parameters import converted, matched, shown_value, split_parameters
@@ -19,6 +19,9 @@ from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
 from models.neurons import number_layers
 from models.surrogates import Surrogate
+
+PIXELS = Box()
+WHOLE = "linf-int"
 
 
 def parse_defense(text: str) -> Defense:
@@ -59,16 +62,18 @@ def parse_attack(
     norm: str = "linf",
     surrogate: str | None = None,
     overrides: Mapping[str, str] | None = None,
+    box: Box = PIXELS,
 ) -> AttackSpec:
     """Resolve an attack's name, parameters and threat model into one value.
 
     Args:
         text: a family, its step count if it has steps, its parameters, and the gradient it differentiates
             spikes by: `fgsm`, `pgd40`, `pgd40:alpha=0.01`, `sapgd100@assg`, `art:DeepFool:max_iter=50`.
-        eps: budget in pixel units, `8/255` or `0.15`.
-        norm: `linf` or `l2`.
+        eps: budget in pixel units, of frames in units of their scale: `8/255` or `0.15`.
+        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
         surrogate: the gradient where `text` names none; None is the model's own.
         overrides: parameters set for every attack that has them, for example from `--alpha` or `--eot`.
+        box: what inputs may hold, the dataset's `box`.
 
     Raises:
         BenchError: anything in it is unknown, unreadable or out of range.
@@ -80,10 +85,13 @@ def parse_attack(
     entry = ATTACKS.entry(family)
     attack: Attack = entry.load()
     _check_steps(text, family, steps, attack)
-    if norm not in attack.norms:
+    if continuous(norm) not in attack.norms:
         raise BenchError(f"attack '{family}' works in {' and '.join(attack.norms)}, not in {norm}")
+    grid = box.scale if norm == WHOLE else 0
+    if norm == WHOLE and not grid:
+        raise BenchError(f"--norm {WHOLE} is for whole counts: frames of events or 8-bit images; these are floats")
     try:
-        threat = Threat(parse_eps(eps), norm)  # type: ignore[arg-type]
+        threat = Threat(parse_eps(eps), continuous(norm), box.low, box.high, grid=grid)
     except ValueError as error:
         raise BenchError(str(error)) from error
     if after and attack.own_gradients:
@@ -131,7 +139,13 @@ def parse_attack(
         surrogate_version=getattr(gradient, "version", 1),
         ball_version=VERSIONS[norm],
         arithmetic=arithmetic,
+        grid=grid,
     )
+
+
+def continuous(norm: str) -> Norm:
+    """The norm of a threat model, whether it allows whole counts only or any number between."""
+    return norm.removesuffix("-int")  # type: ignore[return-value]
 
 
 def takes(text: str, parameter: str) -> bool:
@@ -227,7 +241,7 @@ def parse_gradient(text: str) -> Surrogate | SpikeGradient:
 
 def threat_of(spec: AttackSpec) -> Threat:
     """The threat model of a resolved attack."""
-    return Threat(spec.eps, spec.norm, spec.low, spec.high, spec.surrogate)  # type: ignore[arg-type]
+    return Threat(spec.eps, continuous(spec.norm), spec.low, spec.high, spec.surrogate, spec.grid)
 
 
 def attack_arguments(spec: AttackSpec) -> dict[str, Any]:

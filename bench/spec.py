@@ -46,7 +46,13 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec(Spec):
-    """An architecture with everything needed to build it."""
+    """An architecture with everything needed to build it.
+
+    Attributes:
+        in_shape: (C, H, W) of an image, or of each frame.
+        T: time steps; of frames their number.
+        frames: whether its inputs are frames [T, C, H, W], one for each step, and not one image for all.
+    """
 
     name: str = identity()
     num_classes: int = identity()
@@ -56,6 +62,7 @@ class ModelSpec(Spec):
     mean: tuple[float, ...] = identity()
     std: tuple[float, ...] = identity()
     fingerprint: str = identity(default="")
+    frames: bool = added(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class Recipe(Spec):
     Attributes:
         epochs, batch_size: as usual.
         lr, momentum, weight_decay: SGD; the learning rate follows a cosine to 0 over all updates.
-        augment: random crop with padding 4 and horizontal flip.
+        augment: random crop with padding 4 and horizontal flip; of frames the crop alone, alike in all of a recording.
         train_size: the first so many training images; 0 means all.
         holdout: the last so many of those are kept from training, for the per-epoch log.
         arithmetic: one of `ARITHMETICS`.
@@ -104,6 +111,9 @@ class AttackSpec(Spec):
     """A resolved attack: every parameter that it will be called with.
 
     Attributes:
+        norm: `linf`, `l2`, or `linf-int`: linf over whole counts.
+        eps: in pixel units, of frames in units of the dataset's scale.
+        grid: with `linf-int`, how many counts make 1.0.
         surrogate: written form of the gradient that the attacker differentiates spikes by; None is the model's own.
         surrogate_version, ball_version: of their code.
         arithmetic: one of `ARITHMETICS`; with `bf16` it is the attack that computes so, and not the scoring.
@@ -127,6 +137,7 @@ class AttackSpec(Spec):
     surrogate_version: int = added(default=1)
     ball_version: int = added(default=1)
     arithmetic: str = added(default="fast")
+    grid: int = added(default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from attacks.pgd import pgd
 from attacks.threat import Threat
 from bench.arithmetic import computing
 from bench.checkpoint import hash_tensors, load_into, load_tensors, save_tensors, write_atomically
-from bench.data.augmentation import crop_and_flip
-from bench.data.dataset import Dataset, pixels
+from bench.data.augmentation import augmented
+from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.provenance import device_name, provenance
 from bench.resolve import build_model
@@ -197,10 +197,10 @@ class _Loop:
         sums, seen, began = torch.zeros(2, dtype=torch.float64), 0, time.perf_counter()
         self.model.train()
         for number, index in enumerate(batches):
-            x = pixels(self.dataset.x_train[index], self.device)
+            x = self.dataset.pixels(self.dataset.x_train[index], self.device)
             y = self.dataset.y_train[index].to(self.device)
             if recipe.augment:
-                x = crop_and_flip(x, augmentation)
+                x = augmented(x, augmentation)
             update = self.epoch * len(batches) + number
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine_lr(recipe, update, recipe.epochs * len(batches))
@@ -249,10 +249,10 @@ class _Loop:
     def _quick_accuracy(self) -> tuple[float, float]:
         if not len(self.holdout):
             return math.nan, math.nan
-        x = pixels(self.dataset.x_train[self.holdout], self.device)
+        x = self.dataset.pixels(self.dataset.x_train[self.holdout], self.device)
         y = self.dataset.y_train[self.holdout].to(self.device)
         samples = self.holdout.to(self.device)
-        threat = Threat(self.spec.log_eps)
+        threat = Threat(self.spec.log_eps, low=self.dataset.low, high=self.dataset.high)
         with noise_stream(self.model, derive_key("training log"), samples):
             path = pgd(
                 self.model,

@@ -1,8 +1,9 @@
 """Adversarial training."""
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -19,22 +20,31 @@ class AdversarialInputs(Part):
     Attributes:
         eps: budget in pixel units; None takes the data set's (2/255 for CIFAR).
         steps: gradient steps. The step size is eps/2 as in SNN-RAT, whose two steps then just span the ball.
+        high: the largest value that an input may take, the data set's; the least is 0.
     """
 
     name: ClassVar[str] = "adversarial-inputs"
     slot: ClassVar[str | None] = "input"
     eps: Fraction | None = None
     steps: int = 2
+    high: float = 1.0
 
     def settled(self, setting: Setting) -> "AdversarialInputs":
-        return self if self.eps is not None else replace(self, eps=setting.train_eps)
+        eps = setting.train_eps if self.eps is None else self.eps
+        return replace(self, eps=eps, high=Threat(eps, high=setting.box.high).high)
+
+    def identity(self) -> dict[str, Any]:
+        values = super().identity()
+        # Images reach to 1, and networks that were trained on them keep their keys.
+        return {key: value for key, value in values.items() if (key, value) != ("high", 1.0)}
 
     def extra_passes(self) -> float:
         return 0.7 * self.steps
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: CounterRNG) -> Tensor:
         assert self.eps is not None
-        path = pgd(model, x, y, Threat(self.eps), steps=self.steps, alpha=float(self.eps / 2), rng=rng)
+        threat = Threat(self.eps, high=self.high)
+        path = pgd(model, x, y, threat, steps=self.steps, alpha=float(self.eps / 2), rng=rng)
         return path[self.steps].last
 
 
@@ -45,11 +55,14 @@ def at(eps: Fraction | None = None, steps: int = 2) -> Defense:
     "intensity 2/255 and k = 2". It is tested at 8/255: a deliberately weak baseline.
 
     Args:
-        eps: training budget in pixel units; None takes the data set's default.
+        eps: training budget in pixel units, of frames in units of their scale; None takes the data set's default.
         steps: PGD steps for each training example.
+
+    Raises:
+        ValueError: no step, or a negative eps. Whether eps is too large the data set decides, see `settled`.
     """
     if steps < 1:
         raise ValueError(f"at: steps must be at least 1, got {steps}")
     if eps is not None:
-        Threat(eps)
+        Threat(eps, high=math.inf)
     return Defense("at", (AdversarialInputs(eps, steps),), strategy=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from attacks.threat import Box
 from models.neurons import NeuronSpec
 from models.random import CounterRNG
 
@@ -23,10 +24,12 @@ class Setting:
     Attributes:
         model: name of the architecture.
         train_eps: the data set's usual eps for adversarial training, in pixel units.
+        box: what inputs may hold.
     """
 
     model: str
     train_eps: Fraction
+    box: Box = field(default_factory=Box)
 
 
 @dataclass
@@ -74,7 +77,11 @@ class Part:
     version: ClassVar[int] = 1
 
     def settled(self, setting: Setting) -> "Part":
-        """This part with every open (None) hyper-parameter filled in for `setting`."""
+        """This part with every open (None) hyper-parameter filled in for `setting`.
+
+        Raises:
+            ValueError: a hyper-parameter that makes no sense there.
+        """
         return self
 
     def neuron(self, spec: NeuronSpec) -> NeuronSpec:
@@ -82,7 +89,7 @@ class Part:
         return spec
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: CounterRNG) -> Tensor:
-        """The inputs to train on, [N, *] in [0, 1], given the clean ones."""
+        """The inputs to train on, [N, *] inside the data set's box, given the clean ones."""
         return x
 
     def penalty(self, step: Step) -> Tensor | None:

@@ -59,7 +59,7 @@ class SpikingNet(nn.Module):
         raise NotImplementedError
 
     def forward_steps(self, x: Tensor) -> Tensor:
-        """Per-step logits [T, N, K] for images [N, C, H, W] or frames [N, T, C, H, W].
+        """Per-step logits [T, N, K] for images [N, C, H, W] or frames [N, T, C, H, W], which set T.
 
         Raises:
             ValueError: another number of dimensions or of channels.

@@ -53,6 +53,8 @@ def autoattack(
     if version not in VERSIONS:
         mend = "; for noisy networks use autoattack-rand" if version == "rand" else ""
         raise ValueError(f"unknown version '{version}'; choose from {', '.join(VERSIONS)}{mend}")
+    if x.dim() != 4:
+        raise ValueError(f"official AutoAttack knows images [N, C, H, W] only, got {list(x.shape)}")
     if (threat.low, threat.high) != (0.0, 1.0):
         raise ValueError(f"official AutoAttack knows images in [0, 1] only, not [{threat.low:g}, {threat.high:g}]")
     if threat.eps == 0:
@@ -126,6 +128,7 @@ AUTOATTACK = Attack(
     defaults={"version": "standard"},
     cost=lambda steps: (7_800, 1_900),
     deterministic_only=True,
+    images_only=True,
     least_classes=4,
     own_batches=True,
     backend=backend,

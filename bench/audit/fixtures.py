@@ -12,7 +12,7 @@ from torch.nn import functional
 from attacks.pgd import pgd
 from attacks.threat import Threat
 from bench.audit.spec import AuditSpec
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.runtime import isolated_generator
 from bench.spec import ModelSpec
 from models.neurons import NeuronSpec, number_layers, spiking_layers
@@ -242,7 +242,7 @@ def trained_base(dataset: Dataset, base: str, seed: int, epochs: int = _EPOCHS) 
 
 
 def _train(net: nn.Module, dataset: Dataset, adversarial: bool, seed: int, epochs: int) -> None:
-    x, y = pixels(dataset.x_train), dataset.y_train
+    x, y = dataset.pixels(dataset.x_train), dataset.y_train
     updates = epochs * -(-len(x) // _BATCH)
     optimizer = torch.optim.SGD(net.parameters(), _LR, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=updates)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.gradients import frozen
+from attacks.threat import Box
 from bench.audit.paired import stands
 from bench.audit.spec import AuditSpec
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.evaluation import evaluate
 from bench.outcome import Flag, Outcome
 from bench.resolve import parse_attack
@@ -44,7 +45,7 @@ class Lab:
     outcomes: dict[tuple[str, Fraction], Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.x = pixels(self.dataset.x_test[: self.spec.n], self.device)
+        self.x = self.dataset.pixels(self.dataset.x_test[: self.spec.n], self.device)
         self.y = self.dataset.y_test[: self.spec.n].to(self.device)
         self.samples = torch.arange(self.spec.n, device=self.device)
 
@@ -65,8 +66,8 @@ class Lab:
     def whole_range(self) -> Fraction:
         """The budget with which every image can be reached."""
         if self.spec.norm == "linf":
-            return Fraction(1)
-        return Fraction(int(np.ceil(self.x[0].numel() ** 0.5)))
+            return Fraction(self.spec.high)
+        return Fraction(int(np.ceil(self.spec.high * self.x[0].numel() ** 0.5)))
 
     def outcome(self, attack: str, eps: Fraction | None = None, steps: Sequence[int] = ()) -> Outcome:
         """What an attack leaves of the network, measured as a cell is.
@@ -108,7 +109,7 @@ class Lab:
         return np.any(flags, axis=0) if flags else np.zeros(self.spec.n, bool)
 
     def _cell(self, attack: str, eps: Fraction) -> CellSpec:
-        spec = parse_attack(attack, str(eps), self.spec.norm)
+        spec = parse_attack(attack, str(eps), self.spec.norm, box=Box(high=self.spec.high))
         return CellSpec(
             weights=self.spec.weights,
             model=self.spec.model,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bench.spec import ModelSpec, identity
+from bench.spec import ModelSpec, added, identity
 
 AUDIT_VERSION = 1
 """Raise it when a change of a check may change a finding."""
@@ -17,6 +17,7 @@ class AuditSpec:
         weights, model, test_hash: as a cell's.
         n: the first so many test images.
         norm, eps: of the attacks.
+        high: the largest value that an input may take; the least is 0.
     """
 
     weights: str = identity()
@@ -26,3 +27,4 @@ class AuditSpec:
     norm: str = identity()
     eps: Fraction = identity()
     version: int = identity(default=AUDIT_VERSION)
+    high: float = added(1.0)

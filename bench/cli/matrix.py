@@ -50,7 +50,7 @@ class Matrix:
     draws: o.Draws = None
     attack_seed: o.AttackSeed = 0
     seeds: o.Seeds = None
-    T: o.Steps = 4
+    T: o.Steps = None
     decay: o.Decay = 0.5
     surrogate: o.SurrogateName = "triangular"
     epochs: o.Epochs = None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 _WHAT, _PROTOCOL, _TRAINING, _HOW, _WHERE = "What", "Protocol", "Training", "Who works, and how long", "Where"
-_NORMS = ("linf", "l2")
+_NORMS = ("linf", "l2", "linf-int")
 
 
 def _no_decimal_comma(values: list[str] | None) -> list[str] | None:
@@ -140,19 +140,27 @@ Eps = Annotated[
     typer.Option(
         "--eps",
         metavar="EPS",
-        help="Budget in pixel units of images in [0, 1]: 8/255 or 0.15. The dataset's if not given: 8/255, and 0.1 "
-        "for digits. Several make a curve.",
+        help="Budget in pixel units of images in [0, 1], of frames in units of their scale: 8/255 or 0.15. The "
+        "dataset's if not given: 8/255, and 0.1 for digits. Several make a curve.",
         callback=_no_decimal_comma,
         rich_help_panel=_PROTOCOL,
     ),
 ]
 NormName = Annotated[
     str,
-    typer.Option("--norm", metavar="NORM", help="linf or l2.", callback=_known_norm, rich_help_panel=_PROTOCOL),
+    typer.Option(
+        "--norm",
+        metavar="NORM",
+        help="linf, l2, or linf-int: linf over whole counts.",
+        callback=_known_norm,
+        rich_help_panel=_PROTOCOL,
+    ),
 ]
 OnlyNorm = Annotated[
     str | None,
-    typer.Option("--norm", metavar="NORM", help="Only linf or l2.", callback=_known_norm, rich_help_panel=_WHAT),
+    typer.Option(
+        "--norm", metavar="NORM", help="Only linf, l2 or linf-int.", callback=_known_norm, rich_help_panel=_WHAT
+    ),
 ]
 Alpha = Annotated[
     str | None,
@@ -259,7 +267,14 @@ Seeds = Annotated[
     ),
 ]
 Steps = Annotated[
-    int, typer.Option("-T", "--time-steps", metavar="INT", help="Time steps of the network.", rich_help_panel=_TRAINING)
+    int | None,
+    typer.Option(
+        "-T",
+        "--time-steps",
+        metavar="INT",
+        help="Time steps of the network, 4 if not given; one for each of a recording's frames.",
+        rich_help_panel=_TRAINING,
+    ),
 ]
 Decay = Annotated[
     float,

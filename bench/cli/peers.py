@@ -36,7 +36,7 @@ def peers(
     draws: o.Draws = None,
     attack_seed: o.AttackSeed = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Training seed.")] = 0,
-    T: o.Steps = 4,
+    T: o.Steps = None,
     decay: o.Decay = 0.5,
     surrogate: o.SurrogateName = "triangular",
     epochs: o.Epochs = None,
@@ -116,5 +116,5 @@ def peers(
         print(json.dumps(peers_json(found, missing, known), indent=1))
     else:
         render(found, form, missing, known)
-    if any(row.measured.error for match in found for row in match.rows):
+    if any(row.measured.error and not row.measured.refused for match in found for row in match.rows):
         raise typer.Exit(1)

@@ -31,7 +31,7 @@ def truth(
         float | None, typer.Option("--seconds", metavar="X", help="Give an image up, as unknown, after so long.")
     ] = None,
     seeds: o.Seeds = None,
-    T: o.Steps = 4,
+    T: o.Steps = None,
     decay: o.Decay = 0.5,
     surrogate: o.SurrogateName = "triangular",
     epochs: o.Epochs = None,

@@ -8,7 +8,7 @@ import torch
 from attacks.gradients import frozen, input_gradient
 from attacks.losses import cross_entropy
 from bench.costs.fit import CHUNK_SECONDS, Speed
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.plan import TrainJob
 from bench.training import build_without_rng
 from models.random import noise_stream
@@ -22,7 +22,7 @@ def tried(job: TrainJob, dataset: Dataset, device: torch.device) -> Speed:
     times = {}
     with frozen(model):
         for count in (_FEW, min(_MANY, len(dataset.x_test))):
-            x, y = pixels(dataset.x_test[:count], device), dataset.y_test[:count].to(device)
+            x, y = dataset.pixels(dataset.x_test[:count], device), dataset.y_test[:count].to(device)
             with noise_stream(model, 0, torch.arange(count, device=device)):
                 for gradient in (False, True):
 

@@ -145,7 +145,11 @@ def pixels(x: Tensor, device: torch.device | str = "cpu", scale: int = 255) -> T
         scale: the count that becomes 1; of images 255.
     """
     x = x.to(device)
-    return x if x.dtype.is_floating_point else x.to(torch.float32).div_(scale)
+    if x.dtype.is_floating_point:
+        return x
+    # Accelerators multiply by the reciprocal of a plain number, which may put a count an ulp beyond the box.
+    divisor = scale if x.dim() == 4 else torch.tensor(scale, dtype=torch.float32, device=x.device)
+    return x.to(torch.float32).div_(divisor)
 
 
 def tensor_hash(*tensors: Tensor) -> str:

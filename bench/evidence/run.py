@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from attacks.losses import LOSSES
-from bench.data.dataset import pixels
 from bench.errors import BenchError
 from bench.evidence.attacked import at_budget, attacked_images
 from bench.evidence.collect import Evidence, collect
@@ -67,7 +66,7 @@ def cell_evidence(
         threat = threat_of(cell.attack)
     except ValueError as error:
         raise BenchError(str(error)) from error
-    x = pixels(images.x_test[: min(n, cell.n)], device)
+    x = images.pixels(images.x_test[: min(n, cell.n)], device)
     y = images.y_test[: len(x)].to(device)
     probe = Probe(
         torch.arange(len(x), device=device),

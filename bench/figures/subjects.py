@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from attacks.threat import Threat, format_eps
-from bench.data.dataset import pixels
 from bench.errors import BenchError
 from bench.evidence.attacked import attacked_images
 from bench.evidence.probe import Probe
@@ -124,7 +123,7 @@ def subjects(
         if not spiking_layers(model):
             raise BenchError(f"model '{cell.model.name}' has no spiking layers: there are no potentials to look at")
         threat = threat_of(cell.attack)
-        x = pixels(images.x_test[: min(n, cell.n)], device)
+        x = images.pixels(images.x_test[: min(n, cell.n)], device)
         y = images.y_test[: len(x)].to(device)
         probe = Probe(
             torch.arange(len(x), device=device),

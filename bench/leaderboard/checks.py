@@ -50,6 +50,7 @@ def checked_cells(submission: Submission, data_dir: Path) -> dict[str, Known]:
             if cell.dataset not in datasets:
                 datasets[cell.dataset] = load_dataset(cell.dataset, data_dir)
             _check_images(cell, datasets[cell.dataset])
+            _check_name(parcel, cell, datasets[cell.dataset])
             _check_defense(submission, parcel, cell, datasets[cell.dataset])
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
             # Whoever wrote the file chose every value in it, and of which type.
@@ -91,7 +92,12 @@ def _check_attack(parcel: Parcel, cell: CellSpec) -> None:
             f"attack '{name}' was run in version {cell.attack.version}, here is {known.version}; "
             "measure again with this release and submit that"
         )
-    meant = parse_attack(name, str(cell.attack.eps), cell.attack.norm)
+
+
+def _check_name(parcel: Parcel, cell: CellSpec, dataset: Dataset) -> None:
+    """An attack must be what its name says, within the bounds of the images that it attacked."""
+    name = cell.attack.name
+    meant = parse_attack(name, str(cell.attack.eps), cell.attack.norm, box=dataset.box)
     if cell.model.neuron.kind == "lif":
         meant = replace(meant, eot=1, name=without_eot(meant.name))
     if meant.name != name or canonical_json(identity_of(meant)) != canonical_json(parcel.spec["attack"]):
@@ -115,7 +121,9 @@ def _check_images(cell: CellSpec, dataset: Dataset) -> None:
     if dataset.test_hash != cell.test_hash:
         raise BenchError(f"the test images of '{cell.dataset}' are not those that the cells were measured on")
     shape = (cell.model.num_classes, tuple(cell.model.in_shape))
-    if not 1 <= cell.n <= len(dataset.x_test) or shape != (dataset.num_classes, dataset.in_shape):
+    frames = cell.model.T if cell.model.frames else None
+    known = (dataset.num_classes, dataset.in_shape)
+    if not 1 <= cell.n <= len(dataset.x_test) or shape != known or frames != dataset.frames:
         raise BenchError(f"a cell has {cell.n} images of shape {shape[1]}, which '{cell.dataset}' has not")
 
 
@@ -125,7 +133,9 @@ def _check_defense(submission: Submission, parcel: Parcel, cell: CellSpec, datas
     if "defense" not in stated:
         return
     try:
-        defense = parse_defense(cell.defense_name).settled(Setting(cell.model.name, dataset.protocol.train_eps))
+        defense = parse_defense(cell.defense_name).settled(
+            Setting(cell.model.name, dataset.protocol.train_eps, dataset.box)
+        )
     except BenchError:
         return
     if canonical_json(identity_of(tuple(defense.identity()))) != canonical_json(stated["defense"]):

@@ -75,7 +75,7 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
 
 def division_of(row: CellRow) -> str:
     """What a cell may be compared with: noisy networks are a division of their own, and so is event data."""
-    if len(row.spec["model"]["in_shape"]) > 3:
+    if row.spec["model"].get("frames"):
         return "event"
     return "stochastic" if row.draws > 1 or is_noisy(row) else "deterministic"
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from bench.checkpoint import load_into, load_tensors
 from bench.data import Dataset
-from bench.data.dataset import pixels
 from bench.errors import BenchError
 from bench.evaluation import evaluate
 from bench.exchange.bundle import Parcel
@@ -121,7 +120,7 @@ def _model(submission: Submission, parcel: Parcel, cell: CellSpec, dataset: Data
     if hash_of(model) != stated:
         raise BenchError(f"the weights of {parcel.labels['defense']} are not those that its cells name; refused")
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    check_model(model, pixels(dataset.x_test[:32], device), dataset.num_classes)
+    check_model(model, dataset.pixels(dataset.x_test[:32], device), dataset.num_classes)
     return model
 
 

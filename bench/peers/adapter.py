@@ -51,12 +51,24 @@ class Peer:
         package: what `pip install` wants.
         modules: import names, any of which will do.
         attacks: by kind of contest: from an arena to candidates [N, C, H, W].
+        any_box: whether its attacks are told the box; others clip to [0, 1].
+        frames: whether its attacks take inputs of any shape.
     """
 
     name: str
     package: str
     modules: tuple[str, ...]
     attacks: Mapping[str, Callable[[Arena], Tensor]]
+    any_box: bool = False
+    frames: bool = False
+
+    def refusal(self, x: Tensor, threat: Threat) -> str:
+        """Why it cannot attack inputs x [N, *] under a threat model; empty if it can."""
+        if x.dim() != 4 and not self.frames:
+            return f"{self.name} knows images only, not frames"
+        if (threat.low, threat.high) != (0.0, 1.0) and not self.any_box:
+            return f"{self.name} clips to [0, 1], and these inputs reach to {threat.high:g}"
+        return "" if not threat.grid else f"{self.name} knows nothing of whole counts"
 
     @property
     def installed(self) -> bool:

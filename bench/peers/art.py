@@ -42,4 +42,4 @@ def apgd(arena: Arena) -> Tensor:
     return _generate(arena, kind(_classifier(arena), **budget, **settings))
 
 
-ART = Peer("ART", "adversarial-robustness-toolbox", ("art",), {"pgd": pgd, "apgd": apgd})
+ART = Peer("ART", "adversarial-robustness-toolbox", ("art",), {"pgd": pgd, "apgd": apgd}, any_box=True, frames=True)

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.peers.contest import PEERS, Contest
 from bench.peers.measure import Measured, Subject, measure_ours, measure_theirs
 from bench.plan import Plan, TrainJob
-from bench.resolve import parse_attack
+from bench.resolve import parse_attack, threat_of
 from bench.spec import CellSpec
 from bench.statistics import Rate, mcnemar, wilson
 from models.neurons import is_stochastic
@@ -104,7 +104,12 @@ def _match(
     for peer in PEERS:
         if contest.kind in peer.attacks and peer.installed:
             tell(f"{where}: {peer.name}")
-            found = measure_theirs(subject, cells[0], peer.attacks[contest.kind], contest.steps)
+            refused = peer.refusal(subject.x, threat_of(cells[0].attack))
+            found = (
+                Measured(error=refused, refused=True)
+                if refused
+                else measure_theirs(subject, cells[0], peer.attacks[contest.kind], contest.steps)
+            )
             rows.append(_row(peer.name, contest.name, found, rows))
     return Match(job.spec.defense_name, contest, cells[0], len(subject.x), tuple(rows))
 
@@ -128,7 +133,7 @@ def paired(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[int,
 
 def _subject(model: nn.Module, dataset: Dataset, job: TrainJob, device: torch.device) -> Subject:
     cell = job.cells[0]
-    x = pixels(dataset.x_test[: cell.n], device)
+    x = dataset.pixels(dataset.x_test[: cell.n], device)
     y = dataset.y_test[: cell.n].to(device)
     score_key = derive_key(cell.weights, cell.test_hash, "scoring noise")
     return Subject(model, x, y, dataset.num_classes, score_key, cell.draws)

@@ -16,4 +16,4 @@ def pgd(arena: Arena) -> Tensor:
     return candidates
 
 
-FOOLBOX = Peer("foolbox", "foolbox", ("foolbox",), {"pgd": pgd})
+FOOLBOX = Peer("foolbox", "foolbox", ("foolbox",), {"pgd": pgd}, any_box=True, frames=True)

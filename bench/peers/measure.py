@@ -63,6 +63,7 @@ class Measured:
         forwards, backwards: passes of the network for each image; scoring is not counted.
         seconds: of the attack alone.
         error: why there is no result; everything else is empty then.
+        refused: whether that is because it cannot be asked for one.
     """
 
     clean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -74,6 +75,7 @@ class Measured:
     backwards: float = 0.0
     seconds: float = 0.0
     error: str = ""
+    refused: bool = False
 
 
 def measure_ours(subject: Subject, cell: CellSpec) -> Measured:
@@ -135,7 +137,8 @@ def made_legal(x: Tensor, candidates: Tensor, threat: Threat) -> tuple[Tensor, i
     finite = torch.isfinite(candidates).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
     candidates = torch.where(finite, candidates, x)
     delta = candidates.double() - x.double()
-    over = torch.maximum(delta.abs() - float(threat.eps), (candidates.double() - 0.5).abs() - 0.5)
+    wide = candidates.double()
+    over = torch.maximum(delta.abs() - float(threat.eps), torch.maximum(threat.low - wide, wide - threat.high))
     excess = float(over.max()) if bool(finite.all()) else float("inf")
     return ball(x, threat).project(candidates), int((~inside).sum()), max(excess, 0.0)
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from bench.checkpoint import load_tensors, save_tensors
 from bench.data import load_dataset
-from bench.data.dataset import pixels
 from bench.errors import BenchError
 from bench.perf.neurons import PlainLIF
 from bench.perf.plain import MODELS, build_plain
@@ -100,6 +99,8 @@ def make_subject(
         if spec is not None and model not in (None, spec.name):
             raise BenchError(f"'{weights}' is a {spec.name}, not a {model}")
     data = load_dataset(dataset, data_dir) if dataset else None
+    if (data and data.frames is not None) or (spec and spec.frames):
+        raise BenchError("speed is compared on images, which the other libraries know, and not on frames")
     if spec is None:
         channels = data.in_shape[0] if data else in_shape[0]
         mean, std = (data.mean, data.std) if data else ((0.5,) * channels, (0.25,) * channels)
@@ -122,7 +123,7 @@ def make_subject(
         raise BenchError(f"speed is compared on {', '.join(MODELS)}, not on '{spec.name}'")
     generator = torch.Generator().manual_seed(seed)
     if data:
-        x, y = pixels(data.x_test[:images]), data.y_test[:images]
+        x, y = data.pixels(data.x_test[:images]), data.y_test[:images]
     else:
         x, y = torch.rand((images, *spec.in_shape), generator=generator), None
     plain = build_plain(spec, PlainLIF, looped=False)

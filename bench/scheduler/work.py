@@ -12,7 +12,7 @@ from torch import nn
 
 from attacks.threat import format_eps
 from bench.checkpoint import load_into, load_tensors
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.errors import ConflictingResultError, describe, traceback_of
 from bench.evaluation import CleanScores, Room, evaluate
 from bench.hygiene import check_model
@@ -76,7 +76,7 @@ def network(
         log = [vars(line) for line in trained.log]
         store.record_weights(job.weights_key, trained.weights_sha256, identity_of(job.spec), log, trained.seconds, run)
     if checked:
-        check_model(model, pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
+        check_model(model, dataset.pixels(dataset.x_test[:_HYGIENE_IMAGES], device), dataset.num_classes)
     return model
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.errors import BenchError, describe
 from bench.evaluation import evaluate
 from bench.plan import TrainJob
@@ -97,5 +97,5 @@ def attack_cells(
 def _in_float64(dataset: Dataset) -> Dataset:
     """The dataset with the same test images in float64, which a `Dataset` does not store."""
     wide = copy.copy(dataset)
-    object.__setattr__(wide, "x_test", pixels(dataset.x_test).double())
+    object.__setattr__(wide, "x_test", dataset.pixels(dataset.x_test).double())
     return wide

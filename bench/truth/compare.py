@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.checkpoint import load_into, load_tensors
-from bench.data.dataset import Dataset, pixels
+from bench.data.dataset import Dataset
 from bench.errors import BenchError
 from bench.names import parse_eps_text
 from bench.outcome import Flag, Outcome
@@ -121,6 +121,8 @@ def compare(
         BenchError: a network that is not a spiking perceptron.
     """
     found = []
+    if plan.dataset.frames is not None:
+        raise BenchError(f"exact robust accuracy is known for images only, and '{plan.dataset.name}' holds frames")
     for job in plan.jobs:
         model = _load(job, checkpoints)
         network_of(model)
@@ -152,7 +154,7 @@ def _compare(
         limits.nodes, limits.programs, limits.seconds,
     )  # fmt: skip
     listener.truth(defense, exact, base.n)
-    x, y = pixels(dataset.x_test[: base.n]), dataset.y_test[: base.n]
+    x, y = dataset.pixels(dataset.x_test[: base.n]), dataset.y_test[: base.n]
     truth = find_truth(folder, spec, model, x, y, listener.decided)
     cells = cells_of(job, dataset, ["clean", *attacks], eps, attack_seed)
     failures = attack_cells(

@@ -171,7 +171,7 @@ def test_defense_hyper_parameters_are_read_by_type() -> None:
         ("tgo:lam=1", "did you mean 'lam_max'"),
         ("tgo:lam_max=much", "is not a number"),
         ("at:steps=0", "steps must be at least 1"),
-        ("at:eps=8", r"did you mean 8/255\?"),
+        ("at:eps=-1", "must not be negative"),
         ("nlif:noise_var=1e400", "is not a number"),
         ("mc:penalty=cubic", "linear, quadratic"),
         ("nlif+nlif:noise_var=0.1", "noise_var = 0.4 against 0.1"),

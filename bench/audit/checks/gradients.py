@@ -96,7 +96,7 @@ def _without(check: str, limit: float) -> Finding:
 
 
 def _threat(lab: Lab) -> Threat:
-    return Threat(lab.spec.eps, lab.spec.norm)  # type: ignore[arg-type]
+    return Threat(lab.spec.eps, lab.spec.norm, high=lab.spec.high)  # type: ignore[arg-type]
 
 
 def _margin_gradient(lab: Lab) -> Tensor | None:

@@ -22,7 +22,6 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
         return ""
     if checkpoints is None or data_dir is None:
         return f'{head}<p class="about">No pictures: weights and images were not at hand.</p>'
-    from bench.data.dataset import pixels
     from bench.evidence.attacked import attacked_images
     from bench.evidence.stored import stored_cell, stored_images, stored_network
     from bench.runtime import pick_device
@@ -34,7 +33,7 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
         cell = stored_cell(row)
         images = stored_images(cell, data_dir)
         model = stored_network(cell, store, checkpoints, device)
-        x = pixels(images.x_test[:IMAGES], device)
+        x = images.pixels(images.x_test[:IMAGES], device)
         y = images.y_test[: len(x)].to(device)
         attacked = attacked_images(model, x, y, cell)
     except BenchError as error:
