@@ -75,7 +75,7 @@ def load(data_dir: Path, *, T: int = 10, by: str = "number", size: int = 64, sca
     return frames_dataset("cifar10-dvs", train, test, CLASSES, framing, scale, PROTOCOL, note)
 
 
-def test_list() -> Sequence[str]:
+def listed_for_test() -> Sequence[str]:
     """The files of the whole test set, in its order."""
     numbers = range(FIRST_TEST, PER_CLASS)
     return [f"{name}/cifar10_{name}_{number}.aedat" for number in numbers for name in CLASSES]

@@ -29,7 +29,7 @@ _MEND = (
 )
 
 PROTOCOL = Protocol(
-    model="cnn-small",
+    model="cnn-medium",
     eps=Fraction(8, 255),
     train_eps=Fraction(2, 255),
     recipe=Recipe(epochs=15, batch_size=64, holdout=1000),
