@@ -3,7 +3,6 @@
 from typing import Any
 
 from bench.errors import BenchError
-from bench.registry import DATASETS
 
 _PGD_ROW = ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40")
 _CURVE = {"attacks": ("fgsm", "pgd10", "pgd40"), "dataset": "cifar100", "model": "wrn16-4"}
@@ -79,15 +78,11 @@ def preset(name: str, dataset: str | None = None) -> tuple[dict[str, Any], ...]:
         dataset: to run it on instead of the paper's; with frames its own model takes the paper's place.
 
     Raises:
-        BenchError: no such preset, or its dataset is not among `bench`'s.
+        BenchError: no such preset.
     """
     if name not in PRESETS:
         raise BenchError(f"unknown preset '{name}'; choose from {', '.join(PRESETS)}")
     wanted = PRESETS[name][0]["dataset"]
-    if dataset is None and wanted not in DATASETS:
-        raise BenchError(
-            f"preset {name} needs the dataset {wanted}, which bench does not have yet; choose another with --dataset"
-        )
     left_out = ("model",) if name in _OF_FRAMES and dataset not in (None, wanted) else ()
     matrices = ({key: value for key, value in matrix.items() if key not in left_out} for matrix in PRESETS[name])
     return tuple({**matrix, "dataset": dataset or wanted} for matrix in matrices)

@@ -43,7 +43,7 @@ def code_version() -> dict[str, Any]:
     found: dict[str, Any] = {"version": __version__, "commit": None, "dirty": None}
     if (root / ".git").exists():
         commit = _git(root, "rev-parse", "HEAD")
-        status = _git(root, "status", "--porcelain", "--", "bench", "attacks", "defenses", "models")
+        status = _git(root, "status", "--porcelain", "--", "bench", "attacks", "defenses", "models", "events")
         found.update(commit=commit, dirty=bool(status) if status is not None else None)
     return found
 

@@ -74,10 +74,12 @@ class Registry:
     Args:
         kind: singular noun for messages, for example `defense`.
         builtin: name -> `module:attribute`.
+        with_options: whether a name is looked up without what follows a colon, so that `n-mnist:T=4` is known.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, builtin: Mapping[str, str], with_options: bool = False) -> None:
         self.kind = kind
+        self._with_options = with_options
         self._entries = {name: Entry(name, target, True) for name, target in builtin.items()}
         self._scanned = False
 
@@ -100,6 +102,7 @@ class Registry:
         Raises:
             BenchError: no such name; the message suggests the nearest.
         """
+        name = self._plain(name)
         if name not in self._entries:
             self._scan()
         if name not in self._entries:
@@ -114,6 +117,7 @@ class Registry:
         return self.entry(name).load()
 
     def __contains__(self, name: str) -> bool:
+        name = self._plain(name)
         if name not in self._entries:
             self._scan()
         return name in self._entries
@@ -121,6 +125,9 @@ class Registry:
     def names(self) -> list[str]:
         self._scan()
         return list(self._entries)
+
+    def _plain(self, name: str) -> str:
+        return name.partition(":")[0].strip() if self._with_options else name
 
     def _scan(self) -> None:
         if self._scanned:
@@ -197,7 +204,12 @@ DATASETS = Registry(
         "digits4": "bench.data.digits4:DIGITS4",
         "cifar10": "bench.data.cifar:CIFAR10",
         "cifar100": "bench.data.cifar:CIFAR100",
+        "digits-dvs": "bench.data.digits_dvs:DIGITS_DVS",
+        "n-mnist": "bench.data.nmnist:N_MNIST",
+        "cifar10-dvs": "bench.data.cifar10_dvs:CIFAR10_DVS",
+        "dvs128-gesture": "bench.data.dvs128_gesture:DVS128_GESTURE",
     },
+    with_options=True,
 )
 KINDS = {registry.kind: registry for registry in (DEFENSES, ATTACKS, GRADIENTS, MODELS, DATASETS)}
 

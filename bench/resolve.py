@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -10,10 +10,11 @@ from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
-from attacks.threat import WHOLE, Box, Threat, continuous, format_eps, parse_eps
+from attacks.threat import WHOLE, Box, Threat, continuous, parse_eps
 from bench.errors import BenchError, describe
 from bench.names import without
-from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry, nearest
+from bench.parameters import converted, matched, shown_value, split_parameters
+from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
 from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
 from models.neurons import number_layers
@@ -39,11 +40,11 @@ def parse_defense(text: str) -> Defense:
 
 
 def _defense_term(text: str) -> Defense:
-    name, given = _split(text)
+    name, given = split_parameters(text)
     build = DEFENSES.get(name)
     arguments = {
-        key: _convert(f"defense '{name}'", key, value, parameter.annotation, parameter.default)
-        for key, value, parameter in _match(f"defense '{name}'", given, inspect.signature(build).parameters)
+        key: converted(f"defense '{name}'", key, value, parameter.annotation, parameter.default)
+        for key, value, parameter in matched(f"defense '{name}'", given, inspect.signature(build).parameters)
     }
     try:
         defense: Defense = build(**arguments)
@@ -174,29 +175,23 @@ def _declared_params(
     text: str, attack: Attack, family: str, threat: Threat, overrides: Mapping[str, str]
 ) -> tuple[dict[str, Any], str]:
     """The parameters of an attack that declares them, and what a table calls it."""
-    head, given = _split(text)
+    head, given = split_parameters(text)
     params = _declared(attack)
     if "alpha" in params and params["alpha"] is None:
         params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
     settled = dict(params)
     wanted = {key: value for key, value in overrides.items() if key in params} | given
-    for key, value, default in _match(f"attack '{family}'", wanted, params):
-        params[key] = _convert(f"attack '{family}'", key, value, type(default), default)
-    changed = [f"{key}={_shown(params[key])}" for key in sorted(wanted) if params[key] != settled[key]]
+    for key, value, default in matched(f"attack '{family}'", wanted, params):
+        params[key] = converted(f"attack '{family}'", key, value, type(default), default)
+    changed = [f"{key}={shown_value(params[key])}" for key in sorted(wanted) if params[key] != settled[key]]
     return params, ":".join(filter(None, [head, ",".join(changed)]))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Fraction):
-        return format_eps(value) if abs(value) < 1e300 else str(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """As `_declared_params`, for an attack whose parameters are another library's."""
     assert attack.settle is not None
     family, _, rest = text.strip().partition(":")
-    name, given = _split(rest) if rest else ("", {})
+    name, given = split_parameters(rest) if rest else ("", {})
     eot, arithmetic = (
         given.pop(key, overrides.get(key, default))
         for key, default in (("eot", str(attack.eot)), ("arithmetic", "fast"))
@@ -205,7 +200,7 @@ def _foreign_params(text: str, attack: Attack, overrides: Mapping[str, str]) -> 
         params = attack.settle(name, given)
     except ValueError as error:
         raise BenchError(f"attack '{text}': {error}") from error
-    params |= {"eot": _convert(f"attack '{family}'", "eot", eot, int, 1), "arithmetic": arithmetic}
+    params |= {"eot": converted(f"attack '{family}'", "eot", eot, int, 1), "arithmetic": arithmetic}
     changed = [f"{key}={value}" for key, value in given.items()]
     if params["eot"] != attack.eot:
         changed.append(f"eot={eot}")
@@ -292,45 +287,3 @@ def _family(head: str) -> tuple[str, int | None]:
         mend = f"; did you mean '{meant}'?" if meant else ""
         raise BenchError(f"attack '{head}': the step count must be at least 1, got {steps}{mend}")
     return family, int(steps)
-
-
-def _split(text: str) -> tuple[str, dict[str, str]]:
-    name, _, rest = text.strip().partition(":")
-    given: dict[str, str] = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise BenchError(f"'{text}': write parameters as name:key=value,key=value; '{item}' has no '='")
-        given[key.strip()] = value.strip()
-    return name.strip(), given
-
-
-def _match(owner: str, given: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    for key in given:
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise BenchError(f"{owner} has no parameter '{key}'{nearest(key, list(known))}; {has}")
-    return [(key, value, known[key]) for key, value in given.items()]
-
-
-_CONVERTERS: tuple[tuple[type, Callable[[str], Any]], ...] = (
-    (bool, lambda text: {"true": True, "false": False}[text.lower()]),
-    (int, int),
-    (float, lambda text: float(Fraction(text))),
-    (Fraction, Fraction),
-    (str, str),
-)
-
-
-def _convert(owner: str, key: str, text: str, annotation: Any, default: Any) -> Any:
-    """Read `text` as the parameter's type: from its annotation, or from its default value."""
-    written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "") or str(annotation)
-    written = str(annotation) if "|" in str(annotation) else written
-    for kind, convert in _CONVERTERS:
-        if re.search(rf"\b{kind.__name__}\b", written) or (type(default) is kind and not written.strip("_")):
-            try:
-                return convert(text)
-            except (ValueError, KeyError, ZeroDivisionError, OverflowError):
-                expected = {bool: "true or false", int: "an integer"}.get(kind, "a number")
-                raise BenchError(f"{owner}: {key}={text} is not {expected}") from None
-    return text

@@ -38,7 +38,8 @@ def read_card(target: str) -> Card | None:
 
     Args:
         target: `module:attribute`, naming a function, a dataclass whose fields are its parameters, or a constant
-            whose call gives the function and the summary first (`Attack(run, summary, ...)`).
+            whose call gives the function and the summary first (`Attack(run, summary, ...)`). The options of a
+            dataset are its function's keyword-only arguments.
 
     Returns:
         None for what is written in another way; it must be imported to be known.
@@ -56,9 +57,13 @@ def read_card(target: str) -> Card | None:
         if isinstance(found, ast.Call):
             code, summary = (_argument(found, at, names) for at, names in ((0, ("run", "load")), (1, ("summary",))))
             named = {keyword.arg: keyword.value for keyword in found.keywords}
-            defaults = ast.literal_eval(named["defaults"]) if "defaults" in named else {}
+            function = top[_name_of(code)]
+            if ast.unparse(found.func) == "DatasetSource" and isinstance(function, ast.FunctionDef):
+                defaults = _options(function)
+            else:
+                defaults = ast.literal_eval(named["defaults"]) if "defaults" in named else {}
             steps = bool(ast.literal_eval(named["takes_steps"])) if "takes_steps" in named else False
-            return Card(str(ast.literal_eval(summary)), defaults, steps, _origin(path, top[_name_of(code)]))
+            return Card(str(ast.literal_eval(summary)), defaults, steps, _origin(path, function))
     except (ValueError, KeyError):
         return None
     return None
@@ -114,13 +119,18 @@ def _origin(path: Path, node: ast.AST) -> str:
     return f"{path}:{min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])}"
 
 
+def _options(function: ast.FunctionDef) -> dict[str, Any]:
+    given = function.args
+    pairs = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return {argument.arg: ast.literal_eval(node) for argument, node in pairs if node}
+
+
 def _arguments(function: ast.FunctionDef) -> dict[str, Any]:
     given = function.args
     positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
     defaults = [*given.defaults]
     own = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
-    own |= {argument.arg: node for argument, node in zip(given.kwonlyargs, given.kw_defaults, strict=True) if node}
-    return {name: ast.literal_eval(node) for name, node in own.items()}
+    return {name: ast.literal_eval(node) for name, node in own.items()} | _options(function)
 
 
 def _fields(cls: ast.ClassDef) -> dict[str, Any]:

@@ -60,7 +60,7 @@ DatasetName = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="digits (built in, the default), cifar10, cifar100, or the path of an .npz file.",
+        help="digits (built in, the default), another (bench ls datasets), n-mnist:T=4,by=time, or the path of an .npz file.",
         rich_help_panel=_WHAT,
     ),
 ]

@@ -95,21 +95,14 @@ def _of_paper(
     from attacks.threat import format_eps
     from bench.frames import cells_frame
     from bench.names import parse_eps_text
-    from bench.registry import DATASETS
     from bench.report.tables.caption import title
     from bench.report.tables.fill import fill
     from bench.report.tables.layout import paper_table
     from bench.report.tables.write import write_table
 
     table, (dataset, model, eps) = paper_table(name), what
-    absent = dataset is None and table.dataset not in DATASETS
-    if opened is None and not absent:
+    if opened is None:
         raise BenchError(missing)
     written = format_eps(Fraction(parse_eps_text(eps))) if eps else None
     filled = fill(table, cells_frame(opened), dataset=dataset, model=model, eps=written, iterate=iterate)
-    if filled.used.empty and not with_published:
-        raise BenchError(
-            f"{name} needs the dataset {table.published_dataset}, which bench does not have yet; see the paper's "
-            f"values with: bench table {name} --with-published"
-        )
     return write_table(filled, form, with_published=with_published), title(filled)

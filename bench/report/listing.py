@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from bench.parameters import options_of
 from bench.registry import KINDS, Entry
 from bench.source import Card, read_card
 
@@ -53,6 +54,8 @@ def loaded_card(kind: str, entry: Entry) -> Card:
         parameters = {name: parameter.default for name, parameter in inspect.signature(part).parameters.items()}
     elif kind == "attack":
         parameters = dict(part.defaults)
+    elif kind == "dataset":
+        parameters = {name: parameter.default for name, parameter in options_of(part.load).items()}
     return Card(str(summary), parameters, bool(getattr(part, "takes_steps", False)), entry.origin())
 
 
@@ -61,7 +64,7 @@ def _shown(name: str, card: Card) -> str:
 
 
 def _summary(kind: str, card: Card) -> str:
-    if kind in ("model", "dataset") or not card.parameters:
+    if kind == "model" or not card.parameters:
         return card.summary
     values = dict(card.parameters)
     if kind == "attack":

@@ -3,7 +3,10 @@
 from collections import Counter
 from typing import Any
 
+from rich.console import Console
+
 from attacks.threat import format_eps
+from bench.data.events import EventDataset
 from bench.estimate import Estimate
 from bench.plan import Plan
 from bench.report.text import KEY_LENGTH, MOST_LINES, compact, counted, counts, duration, emit, make_console
@@ -18,10 +21,17 @@ def print_plan(plan: Plan, estimate: Estimate) -> None:
         counts(console, title, _counted(plan), ("defense", "attack"))
     else:
         emit(console, compact(title, _lines(plan), ("seed", "model", "eps", "n", "draws")))
+    print_note(console, plan)
     if plan.missing:
         console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
     else:
         console.print("Everything is stored; bench run would answer at once.")
+
+
+def print_note(console: Console, plan: Plan) -> None:
+    """What must be known of a plan's data: recordings may be simulated, or a part of the official ones."""
+    if isinstance(plan.dataset, EventDataset):
+        console.print(f"{plan.dataset.name}: {plan.dataset.note}")
 
 
 def _counted(plan: Plan) -> dict[tuple[str, ...], dict[str, int]]:

@@ -12,6 +12,7 @@ from attacks.threat import format_eps
 from bench.plan import Plan
 from bench.report.cells import cell_json, verdict
 from bench.report.doubt import footnote, mark
+from bench.report.plan import print_note
 from bench.report.text import KEY_LENGTH, MOST_LINES, counted, counts, emit, fits, make_console, make_table, percent
 from bench.scheduler import Report
 from bench.statistics import Rate
@@ -23,6 +24,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     console = make_console()
     if len(plan.cells) > MOST_LINES:
         _print_counts(console, plan, report)
+        print_note(console, plan)
         console.print(f"Stored in {store}")
         return
     if not report.rows:
@@ -64,6 +66,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         console.print(
             f"Noisy networks: expectation over {draws} scoring draws, the same noise with and without attack."
         )
+    print_note(console, plan)
     console.print(f"Stored in {store}")
 
 

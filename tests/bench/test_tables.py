@@ -280,11 +280,11 @@ def test_a_block_is_never_filled_with_the_model_of_the_other() -> None:
     assert "cnn-small for VGG-11" in write_table(foreign, "md")
 
 
-def test_the_dataset_that_is_not_there_yet_is_neither_replaced_nor_made_up() -> None:
-    found = filled(cell("at", "pgd7", 0.4, dataset="digits"), table="table5")
-    assert found.used.empty
-    assert table_frame(found)["measured"].isna().all()
-    assert "Nothing is measured: CIFAR10-DVS is not among bench's datasets yet" in caption(found)
+def test_images_stand_in_for_events_only_if_asked_to() -> None:
+    images = cell("at", "pgd7", 0.4, dataset="digits")
+    with pytest.raises(BenchError, match="no finished cell belongs in table5; stored are digits / wrn16-4 at eps"):
+        filled(images, table="table5")
+    assert place(filled(images, table="table5", dataset="digits"), "at", "pgd7")["measured"] == 0.4
     own = filled(cell("at", "pgd30", 0.4, dataset="cifar10-dvs", n=1000), table="table5")
     assert place(own, "at", "pgd30")["difference"] == pytest.approx(0.4 - 0.452)
 
@@ -369,9 +369,8 @@ def test_mistakes_are_answered_in_one_line() -> None:
     assert "unknown table 'table9'; choose from table1" in in_one_line("table", "table9")
     assert "needs a table of the paper" in in_one_line("table", "--with-published")
     assert "there is no store in 'nowhere' yet" in in_one_line("table", "table1", "--with-published")
-    assert "bench table table5 --with-published" in in_one_line("table", "table5")
-    absent = in_one_line("run", "--preset", "table5")
-    assert "preset table5 needs the dataset cifar10-dvs, which bench does not have yet" in absent
+    absent = in_one_line("run", "--preset", "table5", "--data-dir", "nowhere")
+    assert "cifar10-dvs is not in 'nowhere/CIFAR10DVS': download airplane.zip to truck.zip from https://" in absent
 
 
 def test_the_commands_of_the_guide_are_understood() -> None:
@@ -383,12 +382,6 @@ def test_the_commands_of_the_guide_are_understood() -> None:
         name, command, *arguments = shlex.split(line, comments=True)
         assert name == "bench"
         group.commands[command].make_context(command, arguments)  # type: ignore[attr-defined]
-
-
-def test_what_the_paper_prints_is_there_without_any_store() -> None:
-    done = CliRunner().invoke(app, ["table", "table5", "--with-published", "--results", "nowhere"])
-    assert done.exit_code == 0, done.output
-    assert "paper 48.8" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -1,6 +1,5 @@
 """What a filled table shows, and every condition that is not the paper's."""
 
-from bench.registry import DATASETS
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.report.tables.fill import Filled
 
@@ -8,7 +7,7 @@ _ITERATES = {"last": "last iterate", "any": "any iterate: under the worse of the
 
 
 def title(filled: Filled) -> str:
-    """What the table shows and of which data: the paper's only where its dataset was measured, or nothing was."""
+    """What the table shows and of which data: the paper's only where its dataset was measured."""
     table = filled.table
     if filled.dataset == table.dataset:
         return f"{table.subject} on {table.published_dataset} (TGO, {table.source})"
@@ -17,17 +16,14 @@ def title(filled: Filled) -> str:
 
 def caption(filled: Filled) -> str:
     """Sentences that make a small run impossible to mistake for the paper's."""
-    table, counts = filled.table, seed_counts(filled)
-    if not counts:
-        missing = "" if table.dataset in DATASETS else f": {table.published_dataset} is not among bench's datasets yet"
-        return f"{title(filled)}. Nothing is measured{missing}."
+    counts = seed_counts(filled)
     parts = [f"{title(filled)}. Percent, {_intervals(counts)}; {_ITERATES[filled.iterate]}."]
     parts += filter(None, [warning(differences(filled))])
     draws = sorted({value.draws for value in filled.places if value.draws > 1})
     if draws:
         shown = " or ".join(map(str, draws))
         parts.append(f"Noisy networks: expectation over {shown} scoring draws; the paper does not say how it scores.")
-    parts += filter(None, [table.unstated])
+    parts += filter(None, [filled.table.unstated])
     if filled.left_out:
         parts.append(f"{filled.left_out} invalid or otherwise measured cells are left out.")
     return " ".join(parts)

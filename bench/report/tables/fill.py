@@ -8,7 +8,6 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.frames import rows_where
 from bench.names import without_eot
-from bench.registry import DATASETS
 from bench.report.published import Printed, printed
 from bench.report.tables.choose import Cell, measurements, networks, trainings
 from bench.report.tables.layout import EPS, Block, Column, PaperTable, Row
@@ -98,13 +97,12 @@ def fill(
         BenchError: nothing fits; says what is stored. Not for a table whose dataset `bench` does not have yet: that
             one comes out without measured values.
     """
-    absent = dataset is None and table.dataset not in DATASETS
-    chosen = _of_dataset(cells, table, dataset, absent)
+    chosen = _of_dataset(cells, table, dataset)
     table, models = _models(table, chosen, model)
     chosen = _of_budget(_fitting(chosen[chosen["model"].isin(models)], table), eps, table)
     fitting = list(chosen.itertuples())
     valid = [cell for cell in fitting if cell.verdict != "invalid"]
-    if not valid and not absent:
+    if not valid:
         raise BenchError(_nothing(table, cells))
     values = tuple(
         _block(block, [cell for cell in valid if cell.model == name], table, iterate)
@@ -113,17 +111,12 @@ def fill(
     keys = {key for block in values for line in block for value in line for key in value.keys}
     competing = {cell.key for cell in fitting if any(column.attack and _fits(cell, column) for column in table.columns)}
     used = rows_where(cells, [key in keys for key in cells["key"]])
-    return Filled(table, dataset or _name(used, table), models, values, used, len(competing - keys), iterate)
+    return Filled(table, dataset or str(used["dataset"].iloc[0]), models, values, used, len(competing - keys), iterate)
 
 
-def _name(used: pd.DataFrame, table: PaperTable) -> str:
-    return table.dataset if used.empty else str(used["dataset"].iloc[0])
-
-
-def _of_dataset(cells: pd.DataFrame, table: PaperTable, dataset: str | None, absent: bool) -> pd.DataFrame:
+def _of_dataset(cells: pd.DataFrame, table: PaperTable, dataset: str | None) -> pd.DataFrame:
     chosen = cells[cells["dataset"] == (dataset or table.dataset)]
-    # Frames of events are not images, so no image dataset stands in for them unasked.
-    if chosen.empty and dataset is None and not absent and cells["dataset"].nunique() == 1:
+    if chosen.empty and dataset is None and not table.alone and cells["dataset"].nunique() == 1:
         return cells
     return chosen
 
@@ -166,8 +159,7 @@ def _nothing(table: PaperTable, cells: pd.DataFrame) -> str:
         for (dataset, model), group in cells.groupby(["dataset", "model"])
     ]
     stored = f"stored are {'; '.join(held)}: choose with --dataset, --model, --eps" if held else "nothing is stored"
-    run = f", or run: bench run --preset {table.name}" if table.dataset in DATASETS else ""
-    return f"no finished cell belongs in {table.name}; {stored}{run}"
+    return f"no finished cell belongs in {table.name}; {stored}, or run: bench run --preset {table.name}"
 
 
 def _fits(cell: Cell, column: Column) -> bool:

@@ -55,6 +55,7 @@ class PaperTable:
         dataset, published_dataset: our name, and the paper's.
         images: size of the paper's test set.
         abreast: whether the strategies stand beside each other, not below.
+        alone: whether no other dataset stands in for its own unasked.
         time_steps: T; None where the paper does not say.
         unstated: what else it does not say, as a sentence.
     """
@@ -68,6 +69,7 @@ class PaperTable:
     blocks: tuple[Block, ...]
     columns: tuple[Column, ...]
     abreast: bool = False
+    alone: bool = False
     time_steps: int | None = T
     unstated: str = ""
 
@@ -150,6 +152,8 @@ TABLES = {
             "table5", "Robust accuracy", "Table 5 (App. A)", "cifar10-dvs", "CIFAR10-DVS", 1_000,
             (Block("wrn16-4", "WRN-16", (_AT, _TGO["AT"])),),
             (_CLEAN, *(_attack(name) for name in ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"))),
+            # Frames of events are no images.
+            alone=True,
             time_steps=None,
             unstated="The paper does not say how many frames its recordings have, how they are made and split, nor "
             "in which unit of theirs eps is.",

@@ -1,0 +1,1 @@
+"""Files that hold recordings, one format a module."""

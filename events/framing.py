@@ -1,0 +1,100 @@
+"""Frames of event counts, as networks see a recording."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from events.recording import Recording, Sensor
+
+WAYS = ("number", "time")
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Cuts a recording into T frames and counts events: every event is counted once, in one frame.
+
+    The cuts are those of SpikingJelly's `integrate_events_by_fixed_frames_number` (Fang et al., Science Advances 2023),
+    which most works on event data use. For events i = 0, ..., n - 1 at times t_i:
+
+        number: frame i // d with d = n // T, at most T - 1
+        time:   frame (t_i - t_0) // d with d = (t_{n-1} - t_0) // T microseconds, at most T - 1
+
+    so the last frame takes the rest: up to T - 1 events more, or up to T - 1 microseconds more and the last event's own
+    microsecond. Where SpikingJelly's code fails, results are defined:
+
+        no events:           every frame is zero
+        fewer events than T: by number d = 0, so all events are in the last frame, the others are empty
+        a span below T us:   by time d = 1 is used, so the last frames are empty
+        a pause by time:     the frames within it are empty
+
+    Smaller frames add up blocks of pixels, so that counts stay whole numbers and none is lost.
+
+    Attributes:
+        T: number of frames, at least 1.
+        by: `number` (frames of equally many events) or `time` (frames of equal spans).
+        height, width: of a frame; the sensor's must be multiples of them.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    T: int
+    by: str
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.T < 1:
+            raise ValueError(f"T must be at least 1, got {self.T}")
+        if self.by not in WAYS:
+            raise ValueError(f"by must be {' or '.join(WAYS)}, got '{self.by}'")
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"frames have at least one row and column, got {self.height}x{self.width}")
+
+    def check(self, sensor: Sensor) -> None:
+        """Refuse a sensor whose pixels do not fall into blocks of one size.
+
+        Raises:
+            ValueError: its height or width is not a multiple; lists the square sizes that are possible.
+        """
+        if sensor.height % self.height or sensor.width % self.width:
+            side = min(sensor.height, sensor.width)
+            fitting = [k for k in range(side, 0, -1) if sensor.height % k == 0 and sensor.width % k == 0]
+            raise ValueError(
+                f"frames of {self.height}x{self.width} do not divide a sensor of {sensor} into whole blocks, so counts "
+                f"would become fractions; choose from {', '.join(map(str, fitting))}"
+            )
+
+    def frame_of(self, recording: Recording) -> NDArray[np.int64]:
+        """The frame that each event is counted in: int64 [n], in [0, T), never decreasing."""
+        if not len(recording):
+            return np.zeros(0, np.int64)
+        if self.by == "number":
+            share = len(recording) // self.T
+            if not share:
+                return np.full(len(recording), self.T - 1)
+            return np.minimum(np.arange(len(recording)) // share, self.T - 1)
+        since = recording.t - recording.t[0]
+        index: NDArray[np.int64] = np.minimum(since // max(int(since[-1]) // self.T, 1), self.T - 1)
+        return index
+
+    def frames(self, recording: Recording) -> NDArray[np.int32]:
+        """How many events each place of each frame saw.
+
+        Args:
+            recording: of any length.
+
+        Returns:
+            int32 [T, 2, height, width], channel 0 OFF and channel 1 ON; its sum is the number of events.
+
+        Raises:
+            ValueError: the sensor's size is not a multiple of the frames'.
+        """
+        self.check(recording.sensor)
+        rows = recording.y // (recording.sensor.height // self.height)
+        columns = recording.x // (recording.sensor.width // self.width)
+        place = (self.frame_of(recording) * 2 + recording.p) * self.height + rows
+        place = place * self.width + columns
+        counts = np.bincount(place, minlength=self.T * 2 * self.height * self.width)
+        return counts.reshape(self.T, 2, self.height, self.width).astype(np.int32)
