@@ -44,7 +44,7 @@ def counts_of(x: Tensor, grid: int) -> Tensor:
 def of_counts(counts: Tensor, grid: int, dtype: torch.dtype) -> Tensor:
     """Whole counts [N, *] as a network sees them: divided as a dataset divides its own, bit by bit."""
     # By a tensor: accelerators multiply by a plain number's reciprocal, which rounds otherwise.
-    return counts.to(dtype).div_(torch.tensor(grid, dtype=dtype, device=counts.device))
+    return counts.to(dtype).div(torch.tensor(grid, dtype=dtype, device=counts.device))
 
 
 def to_counts(x: Tensor, x_adv: Tensor, grid: int) -> Tensor:

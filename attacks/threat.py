@@ -6,6 +6,13 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 Norm = Literal["linf", "l2"]
+WHOLE = "linf-int"
+"""What linf over whole counts is called wherever norms are named."""
+
+
+def continuous(norm: str) -> Norm:
+    """The norm by the name that a threat model goes by, whether it allows whole counts only or any number between."""
+    return "linf" if norm == WHOLE else norm  # type: ignore[return-value]
 
 
 class Box(NamedTuple):
@@ -64,9 +71,10 @@ class Threat:
         if self.grid < 0 or (self.grid and self.norm != "linf"):
             raise ValueError(f"whole counts go with the norm linf, got {self.norm} and a grid of {self.grid}")
         if self.grid and self.eps and not self.reach:
+            one = Fraction(1, self.grid)
             raise ValueError(
-                f"eps {format_eps(self.eps)} is less than one count (1/{self.grid}), so no whole count can change; "
-                f"give at least 1/{self.grid}, or leave whole counts out"
+                f"eps {format_eps(self.eps)} is less than one count, so no whole count can change; "
+                f"give at least {one}, or take linf without -int"
             )
 
 

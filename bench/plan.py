@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from attacks.threat import Box
+from attacks.threat import Box, continuous
 from bench.data import Dataset, DatasetSource, Protocol, load_dataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, DATASETS, MODELS
-from bench.resolve import PIXELS, continuous, parse_attack, parse_defense, takes
+from bench.resolve import PIXELS, parse_attack, parse_defense, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
 from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
@@ -356,9 +356,9 @@ def _arranged(
             # What breaks an image in one draw is luck: a noisy network is attacked to the end.
             left = tuple(param for param in attack.params if param[0] != "early_stop")
             attack = replace(attack, params=left, name=without("early_stop", attack.name))
-        _check_classes(attack, template.model.num_classes)
         if template.model.frames and ATTACKS.get(attack.family).images_only:
             raise BenchError(f"attack '{attack.name}' knows images only, not frames; use apgd100 and square5000")
+        _check_classes(attack, template.model.num_classes)
         groups.setdefault(trajectory_of(attack), {})[key_of(attack)] = attack
     ordered = sorted(groups.values(), key=lambda group: max(attack.steps for attack in group.values()))
     return tuple(tuple(group.values()) for group in ordered)

@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
-from attacks.threat import Box, Norm, Threat, parse_eps
+from attacks.threat import WHOLE, Box, Threat, continuous, format_eps, parse_eps
 from bench.errors import BenchError, describe
 from bench.names import without
 from bench.parameters import converted, matched, shown_value, split_parameters
@@ -21,7 +21,6 @@ from models.neurons import number_layers
 from models.surrogates import Surrogate
 
 PIXELS = Box()
-WHOLE = "linf-int"
 
 
 def parse_defense(text: str) -> Defense:
@@ -141,11 +140,6 @@ def parse_attack(
         arithmetic=arithmetic,
         grid=grid,
     )
-
-
-def continuous(norm: str) -> Norm:
-    """The norm of a threat model, whether it allows whole counts only or any number between."""
-    return norm.removesuffix("-int")  # type: ignore[return-value]
 
 
 def takes(text: str, parameter: str) -> bool:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from attacks.threat import continuous
 from bench.audit.checks import CHECKS
 from bench.audit.join import AuditRow
 from bench.audit.network import audit_network
 from bench.audit.spec import AuditSpec
-from bench.errors import BenchError, describe
+from bench.errors import describe
 from bench.plan import Plan, TrainJob
 from bench.provenance import provenance
 from bench.scheduler import Listener, network
@@ -93,14 +94,13 @@ def audit_plan(
 def audit_specs(job: TrainJob, n: int) -> Sequence[AuditSpec]:
     """The audits of one network: one for each budget of its cells.
 
-    Raises:
-        BenchError: the cells are of whole counts. Half a budget may be less than a count, so there is no order to
-            look at; the audit of the network in linf says what there is to say.
+    An audit moves between whole counts even where the cells do not: half a budget may be less than one, and signs of
+    a masked gradient are the network's.
     """
-    if any(cell.attack.grid for cell in job.cells):
-        raise BenchError("an audit moves between whole counts, in budgets of its own: ask for it with --norm linf")
     cells = {cell.attack.eps: cell for cell in job.cells}
     return [
-        AuditSpec(job.weights_key, cell.model, cell.test_hash, n, cell.attack.norm, eps, high=cell.attack.high)
+        AuditSpec(
+            job.weights_key, cell.model, cell.test_hash, n, continuous(cell.attack.norm), eps, high=cell.attack.high
+        )
         for eps, cell in sorted(cells.items())
     ]

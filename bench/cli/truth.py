@@ -74,7 +74,7 @@ def truth(
     from bench.resolve import parse_attack
     from bench.runtime import pick_device
     from bench.scheduler import run_plan
-    from bench.truth.compare import compare
+    from bench.truth.compare import compare, refuse_frames
     from bench.truth.exact import Limits
 
     device = pick_device("cpu", threads)
@@ -86,6 +86,7 @@ def truth(
         data_dir=data_dir, results=results, store=store,
     )  # fmt: skip
     plan = matrix.plan()
+    refuse_frames(plan.dataset)
     budgets = split_list(eps or [str(plan.dataset.protocol.eps)])
     for text in names:
         for budget in budgets:

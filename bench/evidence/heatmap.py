@@ -17,7 +17,7 @@ class Heatmap(Numbers):
     Attributes:
         image: its index in the test set.
         label: its class.
-        values: |d f_y / d x| summed over channels, [H][W].
+        values: |d f_y / d x| summed over channels and frames, [H][W].
         hoyer: sparseness of the gradient over all channels, in [0, 1]; None where it is zero everywhere.
         zero_share: of its entries that are exactly zero.
     """
@@ -39,7 +39,7 @@ def heatmaps(model: nn.Module, x: Tensor, y: Tensor, probe: Probe) -> tuple[Heat
 
     Args:
         model: maps x to logits [N, K].
-        x: images [N, C, H, W].
+        x: images [N, C, H, W] or frames [N, T, C, H, W].
         y: labels [N].
         probe: gradient and noise.
     """
@@ -50,7 +50,7 @@ def heatmaps(model: nn.Module, x: Tensor, y: Tensor, probe: Probe) -> tuple[Heat
             chosen = model(inputs).gather(1, y[part, None]).sum()
             total[part] += grads_of(chosen, [inputs])[0] / probe.draws
     sparseness = hoyer(total)
-    maps = total.abs().sum(1).double().cpu()
+    maps = total.abs().flatten(1, -3).sum(1).double().cpu()
     return tuple(
         Heatmap(
             int(probe.samples[i]),

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bench.data.stills import stills
 from bench.evidence.heatmap import Heatmap, heatmaps
 from bench.figures.style import caption, new_figure, styled
 from bench.figures.subjects import Subject
@@ -19,7 +20,7 @@ def measure(shown: Sequence[Subject]) -> dict[str, tuple[Heatmap, ...]]:
 def draw(found: Mapping[str, Sequence[Heatmap]], x: Tensor, classes: Sequence[str], about: str) -> Figure:
     """A column for each image: the image, then a heat map for each network, each on its own scale."""
     names, count = list(found), len(x)
-    pictures = x.detach().cpu().numpy().transpose(0, 2, 3, 1)
+    pictures = stills(x.detach().cpu()).numpy().transpose(0, 2, 3, 1)
     with styled():
         figure = new_figure(max(0.95 * count + 0.5, 3.0), 1.15 * (len(names) + 1) + 0.8)
         grid = figure.subplots(len(names) + 1, count, squeeze=False)

@@ -19,6 +19,8 @@ NOTES = (
     "p: against the first line, exact McNemar test on the same images."
 )
 
+_FATE = {False: "FAILED", True: "not asked"}
+
 
 def render(matches: Sequence[Match], form: str, missing: Sequence[str], releases: Mapping[str, str]) -> None:
     """Print everything in a form other than JSON."""
@@ -42,7 +44,9 @@ def verdict(match: Match) -> str:
     if match.rows[0].measured.error:
         return f"{match.rows[0].attack} FAILED: {match.rows[0].measured.error}"
     first, *others = (row for row in match.rows if not row.measured.error)
-    failed = [f" {row.by} FAILED: {row.measured.error}." for row in match.rows if row.measured.error]
+    failed = [
+        f" {row.by} {_FATE[row.measured.refused]}: {row.measured.error}." for row in match.rows if row.measured.error
+    ]
     peers = [row for row in others if row.by != "ours"]
     lower = [row for row in peers if row.robust.hits < first.robust.hits]
     if not peers:
@@ -81,7 +85,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     found = row.measured
     name = f"ours, {row.attack.partition(':')[0]}" if row.by == "ours" else row.by
     if found.error:
-        return (name, "FAILED", "", "", "", "", "")
+        return (name, _FATE[found.refused], "", "", "", "", "")
     spent = (f"{found.backwards:.0f}", f"{found.forwards:.0f}", f"{found.seconds:.1f}")
     outside = f"{found.outside} ({found.undone})" if found.undone else str(found.outside)
     return (name, percent(row.robust), *spent, outside, "" if row.p != row.p else f"{row.p:.2g}")

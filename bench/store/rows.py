@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from attacks.threat import continuous
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, Network, hash_of_model, joined, relevant
 from bench.statistics import Rate, wilson
@@ -211,7 +212,7 @@ def _row(cell: Any, audits: Mapping[Network, Sequence[AuditRow]], bits: Mapping[
             wilson(cell.majority_hits, cell.n) if cell.majority_hits is not None else None,
         )
         if cell.weights_key in bits:
-            network = Network(bits[cell.weights_key], hash_of_model(spec["model"]), cell.norm)
+            network = Network(bits[cell.weights_key], hash_of_model(spec["model"]), continuous(cell.norm))
             audit = relevant(audits.get(network, ()), cell.eps)
         if audit is not None:
             verdict, findings = joined(cell.verdict, findings, audit, spec)

@@ -121,8 +121,7 @@ def compare(
         BenchError: a network that is not a spiking perceptron.
     """
     found = []
-    if plan.dataset.frames is not None:
-        raise BenchError(f"exact robust accuracy is known for images only, and '{plan.dataset.name}' holds frames")
+    refuse_frames(plan.dataset)
     for job in plan.jobs:
         model = _load(job, checkpoints)
         network_of(model)
@@ -131,6 +130,12 @@ def compare(
                 _compare(job, plan.dataset, model, attacks, text, attack_seed, limits, store, run, folder, listener)
             )
     return found
+
+
+def refuse_frames(dataset: Dataset) -> None:
+    """Raises BenchError where the enumeration would take every step's current for the first's."""
+    if dataset.frames is not None:
+        raise BenchError(f"exact robust accuracy is known for images only, and '{dataset.name}' holds frames")
 
 
 def _compare(

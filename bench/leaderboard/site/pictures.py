@@ -22,6 +22,9 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
         return ""
     if checkpoints is None or data_dir is None:
         return f'{head}<p class="about">No pictures: weights and images were not at hand.</p>'
+    import torch
+
+    from bench.data.stills import stills
     from bench.evidence.attacked import attacked_images
     from bench.evidence.stored import stored_cell, stored_images, stored_network
     from bench.runtime import pick_device
@@ -36,6 +39,8 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
         x = images.pixels(images.x_test[:IMAGES], device)
         y = images.y_test[: len(x)].to(device)
         attacked = attacked_images(model, x, y, cell)
+        # On one scale, so that what was added can be seen.
+        x, attacked = stills(torch.cat([x, attacked])).chunk(2)
     except BenchError as error:
         return f'{head}<p class="about">No pictures: {escape(str(error))}.</p>'
     outcome = store.outcome(row.key)
