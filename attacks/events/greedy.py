@@ -9,7 +9,7 @@ from attacks.events.base import EventCandidate
 from attacks.events.climb import climb
 from attacks.events.lens import Lens
 from attacks.events.ranking import KINDS
-from attacks.events.threat import EVENTS, EventThreat
+from attacks.events.threat import EventThreat
 from events import Recording
 from models.random import CounterRNG
 
@@ -51,6 +51,6 @@ GREEDY = Attack(
     "best-first edits of events: the gradient proposes, the true frames decide",
     takes_steps=True,
     defaults={"width": 8},
-    norms=(EVENTS,),
+    domain="events",
     cost=lambda steps: (20 * steps, steps),
 )

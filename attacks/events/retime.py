@@ -9,7 +9,7 @@ from attacks.events.base import EventCandidate
 from attacks.events.climb import climb
 from attacks.events.draft import SHIFTED
 from attacks.events.lens import Lens
-from attacks.events.threat import EVENTS, EventThreat
+from attacks.events.threat import EventThreat
 from events import Recording
 from models.random import CounterRNG
 
@@ -50,6 +50,6 @@ RETIME = Attack(
     "moves events in time and keeps what each pixel sends",
     takes_steps=True,
     defaults={"width": 8},
-    norms=(EVENTS,),
+    domain="events",
     cost=lambda steps: (20 * steps, steps),
 )

@@ -15,7 +15,7 @@ from attacks.events.lens import Lens
 from attacks.events.ranking import KINDS, Ranking
 from attacks.events.sight import Sight
 from attacks.events.sketch import Sketch, Wish
-from attacks.events.threat import EVENTS, EventThreat
+from attacks.events.threat import EventThreat
 from attacks.gradients import frozen
 from events import Recording
 from models.random import CounterRNG
@@ -215,6 +215,6 @@ SDA = Attack(
     sda,
     "edits of events that do no harm alone are made together, then undone as far as possible",
     takes_steps=True,
-    norms=(EVENTS,),
+    domain="events",
     cost=lambda steps: (_MORE_EACH_ROUND * steps * (steps + 1) // 2 + 4 * steps, steps),
 )

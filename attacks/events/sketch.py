@@ -1,5 +1,6 @@
 """Edits put together one by one, each only if it is still allowed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ class Sketch:
         self._changes: list[Change] = []
         self._taken: dict[int, _Times] = {}
         self._edited: set[int] = set()
+        self._vacated = set(_places(draft))
         recording = draft.recording
         self._width = recording.sensor.width
         pixel = recording.y.astype(np.int64) * self._width + recording.x
@@ -72,7 +74,7 @@ class Sketch:
             before = self._time_of(wish.event)
             others = _without(self._times(wish.x, wish.y), before)
             t = nearest_free(wish.t, wish.low, wish.high, others, self._gap)
-            if t is None or t == before:
+            if t is None or t == before or (wish.x, wish.y, wish.p, t) in self._vacated:
                 return False
             self._free(wish.x, wish.y, before)
             self._settle(Change(SHIFTED, wish.event, wish.x, wish.y, wish.p, t))
@@ -81,7 +83,11 @@ class Sketch:
         for y in range(wish.y, wish.y + wish.block[0]):
             for x in range(wish.x, wish.x + wish.block[1]):
                 t = nearest_free(wish.t, wish.low, wish.high, self._times(x, y), self._gap)
-                if t is not None and (found is None or abs(t - wish.t) < abs(found[0] - wish.t)):
+                if (
+                    t is not None
+                    and (x, y, wish.p, t) not in self._vacated
+                    and (found is None or abs(t - wish.t) < abs(found[0] - wish.t))
+                ):
                     found = (t, x, y)
                 if found and found[0] == wish.t:
                     break
@@ -93,11 +99,12 @@ class Sketch:
 
     def flip(self, removal: Wish, addition: Wish) -> bool:
         """Replace an event by another, two edits, or none of them."""
-        before, left, times, edited = len(self._changes), dict(self._left), dict(self._taken), set(self._edited)
+        before, left, times = len(self._changes), dict(self._left), dict(self._taken)
+        edited, vacated = set(self._edited), set(self._vacated)
         if self.take(removal) and self.take(addition):
             return True
         del self._changes[before:]
-        self._left, self._taken, self._edited = left, times, edited
+        self._left, self._taken, self._edited, self._vacated = left, times, edited, vacated
         return False
 
     def pays(self, kind: str, p: int) -> bool:
@@ -117,6 +124,8 @@ class Sketch:
         for name in ("edits", change.kind, "on" if change.p else "off"):
             self._left[name] -= 1
         if change.kind != ADDED:
+            # An event put where another one was would be no edit at all, or one that no bound on its kind knows.
+            self._vacated.add((change.x, change.y, change.p, int(self._draft.original.t[change.event])))
             self._edited.add(change.event)
         if change.kind != REMOVED:
             times = self._times(change.x, change.y)
@@ -155,6 +164,13 @@ def left_of(draft: Draft, threat: EventThreat) -> dict[str, int]:
     }
     bounds = threat.bounds(len(original))._asdict()
     return {name: bounds[name] - spent[name] for name in spent}
+
+
+def _places(draft: Draft) -> Iterator[tuple[int, int, int, int]]:
+    """Column, row, polarity and time of the events that were removed or moved."""
+    original, edits = draft.original, draft.edits
+    (gone,) = np.nonzero(edits.removed | (edits.t != original.t))
+    return zip(*(values[gone].tolist() for values in (original.x, original.y, original.p, original.t)), strict=True)
 
 
 def nearest_free(wish: int, low: int, high: int, taken: _Times, gap: int) -> int | None:

@@ -15,7 +15,7 @@ from attacks.events.lens import Lens
 from attacks.events.ranking import KINDS, Ranking
 from attacks.events.sight import Sight
 from attacks.events.sketch import Sketch
-from attacks.events.threat import EVENTS, EventThreat
+from attacks.events.threat import EventThreat
 from attacks.gradients import frozen, input_gradient
 from attacks.losses import margin
 from attacks.walk import LEAST_ROWS
@@ -147,6 +147,6 @@ SPIKEFOOL = Attack(
     "SparseFool on counts, rounded to whole events",
     takes_steps=True,
     defaults={"lam": 2.0},
-    norms=(EVENTS,),
+    domain="events",
     cost=lambda steps: (13 * steps, 11 * steps),
 )
