@@ -168,6 +168,11 @@ ATTACKS = Registry(
         "autoattack-rand": "attacks.autorand:AUTORAND",
         "art": "attacks.external.art:ART",
         "random-edits": "attacks.events.random_edits:RANDOM_EDITS",
+        "greedy": "attacks.events.greedy:GREEDY",
+        "retime": "attacks.events.retime:RETIME",
+        "sda": "attacks.events.sda:SDA",
+        "spikefool": "attacks.events.spikefool:SPIKEFOOL",
+        "yao": "attacks.events.yao:YAO",
     },
 )
 GRADIENTS = Registry(

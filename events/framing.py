@@ -71,13 +71,51 @@ class Framing:
         if not len(recording):
             return np.zeros(0, np.int64)
         if self.by == "number":
-            share = len(recording) // self.T
-            if not share:
-                return np.full(len(recording), self.T - 1)
-            return np.minimum(np.arange(len(recording)) // share, self.T - 1)
+            return self.by_number(len(recording))
         since = recording.t - recording.t[0]
-        index: NDArray[np.int64] = np.minimum(since // max(int(since[-1]) // self.T, 1), self.T - 1)
+        index: NDArray[np.int64] = np.minimum(since // self._span(recording), self.T - 1)
         return index
+
+    def by_number(self, n: int) -> NDArray[np.int64]:
+        """The frame of each of n events in their order if frames hold equally many: int64 [n]."""
+        share = n // self.T
+        return np.minimum(np.arange(n) // share, self.T - 1) if share else np.full(n, self.T - 1)
+
+    def pixel_of(self, recording: Recording) -> NDArray[np.int64]:
+        """Where in its frame each event is counted: int64 [n], (p * height + row) * width + column."""
+        rows = recording.y // (recording.sensor.height // self.height)
+        columns = recording.x // (recording.sensor.width // self.width)
+        place: NDArray[np.int64] = (recording.p.astype(np.int64) * self.height + rows) * self.width + columns
+        return place
+
+    def times_for_one_more(self, recording: Recording, last: int) -> NDArray[np.int64]:
+        """When one event more would be counted in each frame, if it came after the others of its microsecond.
+
+        By time only moments between the first and the last event are given: others move every border.
+
+        Args:
+            recording: the events there are.
+            last: the latest moment that is allowed, in microseconds, not before any event.
+
+        Returns:
+            int64 [T, 2], first and last microsecond; the first is the later one where there is no such moment.
+        """
+        n, t = len(recording), recording.t
+        if self.by == "time" and n:
+            first = int(t[0]) + self._span(recording) * np.arange(self.T)
+            end = np.append(first[1:] - 1, t[-1])
+            return np.stack([first, np.minimum(end, t[-1])], 1)
+        frame = self.by_number(n + 1)
+        low, high = (np.searchsorted(frame, np.arange(self.T), side) for side in ("left", "right"))
+        # Position i is taken by an event that comes not before event i - 1 and strictly before event i.
+        earliest, latest = np.append(0, t), np.append(t - 1, last)
+        times = np.stack([earliest[np.minimum(low, n)], latest[np.maximum(high - 1, 0)]], 1)
+        times[low == high] = (0, -1)
+        return times
+
+    def _span(self, recording: Recording) -> int:
+        """Microseconds of a frame cut by time."""
+        return max(int(recording.t[-1] - recording.t[0]) // self.T, 1)
 
     def frames(self, recording: Recording) -> NDArray[np.int32]:
         """How many events each place of each frame saw.
@@ -92,9 +130,6 @@ class Framing:
             ValueError: the sensor's size is not a multiple of the frames'.
         """
         self.check(recording.sensor)
-        rows = recording.y // (recording.sensor.height // self.height)
-        columns = recording.x // (recording.sensor.width // self.width)
-        place = (self.frame_of(recording) * 2 + recording.p) * self.height + rows
-        place = place * self.width + columns
+        place = self.frame_of(recording) * (2 * self.height * self.width) + self.pixel_of(recording)
         counts = np.bincount(place, minlength=self.T * 2 * self.height * self.width)
         return counts.reshape(self.T, 2, self.height, self.width).astype(np.int32)
