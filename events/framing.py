@@ -79,6 +79,33 @@ class Framing:
         index: NDArray[np.int64] = np.minimum(since // max(int(since[-1]) // self.T, 1), self.T - 1)
         return index
 
+    def borders(self, recording: Recording) -> NDArray[np.int64]:
+        """When each frame begins, and when the last one ends: int64 [T + 1] in microseconds, never decreasing.
+
+        Frame f sees the time from borders[f] up to, but not including, borders[f + 1]. By number two frames share a
+        microsecond where their events do; it is then the later one's. An empty frame by number takes no time.
+        """
+        first, last = (int(recording.t[0]), int(recording.t[-1])) if len(recording) else (0, -1)
+        if self.by == "time":
+            starts = first + np.arange(self.T) * max((last - first) // self.T, 1)
+        else:
+            events = np.searchsorted(self.frame_of(recording), np.arange(self.T))
+            starts = recording.t[events] if len(recording) else np.zeros(self.T, np.int64)
+        return np.minimum(np.append(starts, last + 1), last + 1)
+
+    def cells(self, recording: Recording) -> NDArray[np.int64]:
+        """The place of `frames`, counted through [T, 2, height, width], that each event is counted at: int64 [n].
+
+        Raises:
+            ValueError: the sensor's size is not a multiple of the frames'.
+        """
+        self.check(recording.sensor)
+        rows = recording.y // (recording.sensor.height // self.height)
+        columns = recording.x // (recording.sensor.width // self.width)
+        place = (self.frame_of(recording) * 2 + recording.p) * self.height + rows
+        cells: NDArray[np.int64] = place * self.width + columns
+        return cells
+
     def frames(self, recording: Recording) -> NDArray[np.int32]:
         """How many events each place of each frame saw.
 
@@ -91,10 +118,5 @@ class Framing:
         Raises:
             ValueError: the sensor's size is not a multiple of the frames'.
         """
-        self.check(recording.sensor)
-        rows = recording.y // (recording.sensor.height // self.height)
-        columns = recording.x // (recording.sensor.width // self.width)
-        place = (self.frame_of(recording) * 2 + recording.p) * self.height + rows
-        place = place * self.width + columns
-        counts = np.bincount(place, minlength=self.T * 2 * self.height * self.width)
+        counts = np.bincount(self.cells(recording), minlength=self.T * 2 * self.height * self.width)
         return counts.reshape(self.T, 2, self.height, self.width).astype(np.int32)

@@ -1,0 +1,77 @@
+"""Frame: a border of events around the scene."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from attacks.events.base import EventCandidate
+from attacks.events.growth import check_growth, evenly, flickering, grow
+from attacks.events.lens import Lens
+from attacks.events.placing import Whole
+from attacks.events.threat import EventThreat
+from attacks.gradients import SpikeGradient
+from events import Recording, Sensor
+from models.random import CounterRNG
+from models.surrogates import Surrogate
+
+
+def frame(
+    model: nn.Module,
+    recordings: Sequence[Recording],
+    y: Tensor,
+    threat: EventThreat,
+    lens: Lens,
+    *,
+    rng: CounterRNG,
+    gradient: Surrogate | SpikeGradient | None = None,
+    eot: int = 1,
+    polarity: str = "on",
+    depth: int = 1,
+    sizes: int = 8,
+) -> EventCandidate:
+    """Pixels at the sensor's border send events in every frame, more and more of them until the network errs.
+
+    Source: Marchisio et al., DVS-Attacks, IJCNN 2021 (arXiv 2107.00415), Section IV. There every border pixel is on all
+    the time and there is no budget; here pixels come one by one, evenly around the border, up to the budget.
+    It looks at no gradient. Cost: at most sizes + 1 forwards (times `eot`).
+
+    Args:
+        model: maps frames [N, T, 2, H, W] to logits [N, K].
+        recordings: N of them.
+        y: true labels [N].
+        threat: budgets and rules; no event is moved or removed.
+        lens: how the network sees recordings.
+        rng: not used; the pattern has nothing random.
+        gradient: not used.
+        eot: on a stochastic network margins are means over so many draws.
+        polarity: of the new events: `on`, `off`, or `both` in turn.
+        depth: events that a pixel gets in each frame before the next pixel gets any, at least 1.
+        sizes: how often the pattern grows, doubling each time, at least 1.
+
+    Returns:
+        one recording each, within the budget; see `grow`.
+
+    Raises:
+        ValueError: a parameter out of range.
+    """
+    check_growth(polarity, depth, sizes)
+
+    def pattern(_: int, recording: Recording) -> Pattern:
+        return flickering(recording, border(recording.sensor), threat, lens, polarity, depth)
+
+    return grow(model, recordings, y, threat, lens, pattern, gradient=gradient, eot=eot, sizes=sizes)
+
+
+def border(sensor: Sensor) -> Whole:
+    """Column and row of the pixels at the edge [m, 2], in an order whose every beginning surrounds the scene evenly."""
+    right, down = sensor.width - 1, sensor.height - 1
+    around = [(x, 0) for x in range(right)] + [(right, y) for y in range(down)]
+    around += [(x, down) for x in range(right, 0, -1)] + [(0, y) for y in range(down, 0, -1)]
+    # One row or column is its own other side.
+    pixels = np.array(list(dict.fromkeys(around)) or [(0, 0)], np.int64)
+    return pixels[evenly(len(pixels))]
+
+
+FRAME = Attack(frame, "events at the border, more and more", defaults=PATTERN_DEFAULTS, cost=lambda _: (9, 0))
