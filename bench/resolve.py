@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
-from attacks.threat import WHOLE, Box, Threat, continuous, format_eps, parse_eps
+from attacks.threat import WHOLE, Box, Threat, continuous, parse_eps
 from bench.errors import BenchError, describe
 from bench.names import without
 from bench.parameters import converted, matched, shown_value, split_parameters
