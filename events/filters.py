@@ -74,5 +74,4 @@ def mask_filter(recording: Recording, most: int) -> Recording:
 
 
 def _only(recording: Recording, stay: NDArray[np.bool_]) -> Recording:
-    kept = (getattr(recording, name)[stay] for name in ("x", "y", "t", "p"))
-    return Recording(*kept, recording.sensor)
+    return Recording(recording.x[stay], recording.y[stay], recording.t[stay], recording.p[stay], recording.sensor)

@@ -91,7 +91,8 @@ class Framing:
         else:
             events = np.searchsorted(self.frame_of(recording), np.arange(self.T))
             starts = recording.t[events] if len(recording) else np.zeros(self.T, np.int64)
-        return np.minimum(np.append(starts, last + 1), last + 1)
+        borders: NDArray[np.int64] = np.minimum(np.append(starts, last + 1), last + 1)
+        return borders
 
     def cells(self, recording: Recording) -> NDArray[np.int64]:
         """The place of `frames`, counted through [T, 2, height, width], that each event is counted at: int64 [n].

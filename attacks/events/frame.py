@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
-from attacks.events.growth import check_growth, evenly, flickering, grow
+from attacks.events.growth import Gradient, Pattern, check_growth, evenly, flickering, grow
 from attacks.events.lens import Lens
 from attacks.events.placing import Whole
 from attacks.events.threat import EventThreat
-from attacks.gradients import SpikeGradient
 from events import Recording, Sensor
 from models.random import CounterRNG
-from models.surrogates import Surrogate
 
 
 def frame(
@@ -25,16 +23,16 @@ def frame(
     lens: Lens,
     *,
     rng: CounterRNG,
-    gradient: Surrogate | SpikeGradient | None = None,
-    eot: int = 1,
+    gradient: Gradient = None,
+    eot: int | None = None,
     polarity: str = "on",
     depth: int = 1,
     sizes: int = 8,
 ) -> EventCandidate:
     """Pixels at the sensor's border send events in every frame, more and more of them until the network errs.
 
-    Source: Marchisio et al., DVS-Attacks, IJCNN 2021 (arXiv 2107.00415), Section IV. There every border pixel is on all
-    the time and there is no budget; here pixels come one by one, evenly around the border, up to the budget.
+    Source: Marchisio et al., DVS-Attacks, IJCNN 2021 (arXiv 2107.00415). There every border pixel is on all the time,
+    and no budget ends the growth; here pixels come one by one, evenly around the border, up to the budget.
     It looks at no gradient. Cost: at most sizes + 1 forwards (times `eot`).
 
     Args:
@@ -44,8 +42,8 @@ def frame(
         threat: budgets and rules; no event is moved or removed.
         lens: how the network sees recordings.
         rng: not used; the pattern has nothing random.
-        gradient: not used.
-        eot: on a stochastic network margins are means over so many draws.
+        gradient: not used, since no gradient is taken.
+        eot: on a stochastic network margins are means over so many draws; None is what `estimating` says.
         polarity: of the new events: `on`, `off`, or `both` in turn.
         depth: events that a pixel gets in each frame before the next pixel gets any, at least 1.
         sizes: how often the pattern grows, doubling each time, at least 1.
@@ -74,4 +72,9 @@ def border(sensor: Sensor) -> Whole:
     return pixels[evenly(len(pixels))]
 
 
-FRAME = Attack(frame, "events at the border, more and more", defaults=PATTERN_DEFAULTS, cost=lambda _: (9, 0))
+FRAME = Attack(
+    frame,
+    "a border of new events, more and more of them until the network errs",
+    defaults={"polarity": "on", "depth": 1, "sizes": 8},
+    cost=lambda _: (9, 0),
+)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.events.base import EventCandidate
 from attacks.events.edits import Edits
 from attacks.events.lens import Lens
-from attacks.events.placing import Added, Room, Whole, additions, allowed
+from attacks.events.placing import Added, Room, Whole, additions, allowed, no_events
 from attacks.events.reframed import reframed_margins
 from attacks.events.threat import EventThreat
 from attacks.gradients import SpikeGradient, estimating, frozen
@@ -21,6 +21,8 @@ Pattern = Callable[[int], Edits]
 
 POLARITIES = ("on", "off", "both")
 
+Gradient = Surrogate | SpikeGradient | None
+
 
 def grow(
     model: nn.Module,
@@ -30,8 +32,8 @@ def grow(
     lens: Lens,
     pattern: Callable[[int, Recording], Pattern],
     *,
-    gradient: Surrogate | SpikeGradient | None,
-    eot: int,
+    gradient: Gradient,
+    eot: int | None,
     sizes: int,
 ) -> EventCandidate:
     """Show the network ever more of a pattern.
@@ -47,13 +49,10 @@ def grow(
     Returns:
         one recording each; its own where none is closer to an error.
 
-    Raises:
-        ValueError: `sizes` below 1.
     """
-    if sizes < 1:
-        raise ValueError(f"sizes must be at least 1, got {sizes}")
     best = list(recordings)
-    budgets = [threat.edits(len(recording)) for recording in recordings]
+    bounds = [threat.bounds(len(recording)) for recording in recordings]
+    budgets = [min(bound.edits, bound.added) for bound in bounds]
     patterns: dict[int, Pattern] = {}
     with estimating(model, gradient, eot), frozen(model):
         margins = reframed_margins(model, best, y, lens)
@@ -94,11 +93,12 @@ def flickering(
         polarity: `on`, `off`, or `both` in turn.
         depth: at least 1.
     """
-    most = threat.edits(len(recording))
+    bounds = threat.bounds(len(recording))
+    most = min(bounds.edits, bounds.added)
     borders = lens.framing.borders(recording)
     (frames,) = np.nonzero(borders[1:] > borders[:-1])
     if not (most and len(frames) and len(pixels)):
-        return lambda size: additions(recording, Added(*np.zeros((6, 0), np.int64)))
+        return lambda size: additions(recording, no_events())
     rounds = depth * -(-most // (len(pixels) * len(frames) * depth))
     number = np.arange(rounds * len(pixels) * len(frames))
     frame = frames[number % len(frames)]
@@ -111,21 +111,25 @@ def flickering(
     wanted = Added(pixels[pixel, 0], pixels[pixel, 1], polarities(polarity, turn + pixel), t, start, start + length - 1)
     # A pixel that has no room for all of its events leaves them to others.
     placed = Room(recording, threat.min_gap).place(wanted.take(slice(2 * most)), most)
-    placed = placed.take(allowed(threat, len(recording), placed.p))
+    placed = placed.take(allowed(bounds, placed.p))
     return lambda size: additions(recording, placed.take(slice(size)))
 
 
-def polarities(polarity: str, number: Whole) -> Whole:
-    """The polarity of each event: int64 like `number`, by which `both` takes turns.
+def check_growth(polarity: str, *counts: int) -> None:
+    """Refuse parameters that no pattern has.
 
     Raises:
-        ValueError: no such polarity.
+        ValueError: a polarity by another name, or a depth or number of sizes below 1.
     """
     if polarity not in POLARITIES:
         raise ValueError(f"polarity must be {', '.join(POLARITIES)}, got '{polarity}'")
-    if polarity == "both":
-        return number % 2
-    return np.full_like(number, polarity == "on")
+    if min(counts) < 1:
+        raise ValueError(f"depth and sizes must be at least 1, got {min(counts)}")
+
+
+def polarities(polarity: str, number: Whole) -> Whole:
+    """The polarity of each event, int64 like `number`, by which `both` takes turns."""
+    return number % 2 if polarity == "both" else np.full_like(number, polarity == "on")
 
 
 _GOLDEN = (5**0.5 - 1) / 2

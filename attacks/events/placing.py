@@ -1,13 +1,14 @@
 """New events of a recording: how many of which kind are allowed, and the times at which their pixels have room."""
 
 from bisect import bisect_left, bisect_right, insort
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attacks.events.edits import Edits
-from attacks.events.threat import EventThreat
+from attacks.events.threat import Bounds
 from events import Recording
 
 Whole = NDArray[np.int64]
@@ -34,27 +35,29 @@ class Added(NamedTuple):
         return Added(*(values[which] for values in self))
 
 
+def no_events() -> Added:
+    """Nothing to add."""
+    return Added(*np.zeros((6, 0), np.int64))
+
+
 def additions(recording: Recording, added: Added) -> Edits:
     """The edit that only adds these events."""
-    nothing = np.zeros(len(recording), np.bool_)
-    return Edits(nothing, recording.t, x=added.x, y=added.y, p=added.p, at=added.t)
+    return replace(Edits.none(recording), x=added.x, y=added.y, p=added.p, at=added.t)
 
 
-def allowed(threat: EventThreat, n: int, p: Whole, removes: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+def allowed(bounds: Bounds, p: Whole, removes: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Which edits the budgets leave, where the first ones are the most wanted: bool [k].
 
     Args:
-        threat: the budgets.
-        n: events of the recording.
+        bounds: of the recording.
         p: polarity of each edited event, [k].
         removes: whether it is removed rather than added, [k]; none is if not given.
     """
     gone = np.zeros(len(p), np.bool_) if removes is None else removes
     left = np.ones(len(p), np.bool_)
-    kinds = ((threat.added, ~gone), (threat.removed, gone), (threat.on, p == 1), (threat.off, p == 0))
-    for share, kind in (*kinds, (threat.eps, np.ones(len(p), np.bool_))):
-        if share is not None:
-            left &= ~kind | (np.cumsum(left & kind) <= int(share * n))
+    kinds = ((bounds.added, ~gone), (bounds.removed, gone), (bounds.on, p == 1), (bounds.off, p == 0))
+    for most, kind in (*kinds, (bounds.edits, left.copy())):
+        left &= ~kind | (np.cumsum(left & kind) <= most)
     return left
 
 
@@ -75,10 +78,15 @@ class Room:
 
     def place(self, wanted: Added, most: int) -> Added:
         """The first `most` events that find room, each at the nearest microsecond to the wanted one."""
+        when = self.times(wanted, most)
+        return wanted._replace(t=when).take(when >= 0)
+
+    def times(self, wanted: Added, most: int) -> Whole:
+        """When each event comes, [k]: at the nearest microsecond that is free; -1 without room, or after `most`."""
         if not self._gap:
-            return wanted.take(slice(most))
+            return np.where((wanted.low <= wanted.high) & (np.arange(len(wanted.t)) < most), wanted.t, -1)
         taken: dict[int, list[int]] = {}
-        found, when = np.zeros(len(wanted.t), np.bool_), wanted.t.copy()
+        found = np.full(len(wanted.t), -1)
         pixels = wanted.y * self._width + wanted.x
         each = zip(*(column.tolist() for column in (pixels, wanted.t, wanted.low, wanted.high)), strict=True)
         count = 0
@@ -91,9 +99,9 @@ class Room:
             free = _nearest(taken[pixel], t, low, high, self._gap)
             if free is not None:
                 insort(taken[pixel], free)
-                found[number], when[number] = True, free
+                found[number] = free
                 count += 1
-        return wanted._replace(t=when).take(found)
+        return found
 
 
 def _nearest(taken: list[int], t: int, low: int, high: int, gap: int) -> int | None:
