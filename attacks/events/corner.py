@@ -26,7 +26,6 @@ def corner(
     gradient: Gradient = None,
     eot: int | None = None,
     polarity: str = "on",
-    depth: int = 1,
     sizes: int = 8,
 ) -> EventCandidate:
     """Squares in the four corners send events in every frame; they grow until the network errs.
@@ -45,7 +44,6 @@ def corner(
         gradient: not used, since no gradient is taken.
         eot: on a stochastic network margins are means over so many draws; None is what `estimating` says.
         polarity: of the new events: `on`, `off`, or `both` in turn.
-        depth: events that a pixel gets in each frame before the next pixel gets any, at least 1.
         sizes: how often the pattern grows, doubling each time, at least 1.
 
     Returns:
@@ -54,10 +52,10 @@ def corner(
     Raises:
         ValueError: a parameter out of range.
     """
-    check_growth(polarity, depth, sizes)
+    check_growth(polarity, sizes)
 
     def pattern(_: int, recording: Recording) -> Pattern:
-        return flickering(recording, corners(recording.sensor), threat, lens, polarity, depth)
+        return flickering(recording, corners(recording.sensor), threat, lens, polarity)
 
     return grow(model, recordings, y, threat, lens, pattern, gradient=gradient, eot=eot, sizes=sizes)
 
@@ -73,6 +71,6 @@ def corners(sensor: Sensor) -> Whole:
 CORNER = Attack(
     corner,
     "squares of new events in the corners, which grow until the network errs",
-    defaults={"polarity": "on", "depth": 1, "sizes": 8},
+    defaults={"polarity": "on", "sizes": 8},
     cost=lambda _: (9, 0),
 )

@@ -76,13 +76,11 @@ def grow(
     return EventCandidate(tuple(best))
 
 
-def flickering(
-    recording: Recording, pixels: Whole, threat: EventThreat, lens: Lens, polarity: str, depth: int
-) -> Pattern:
+def flickering(recording: Recording, pixels: Whole, threat: EventThreat, lens: Lens, polarity: str) -> Pattern:
     """Pixels that send events in every frame, the first of them first.
 
-    A pixel gets one event in each frame, `depth` times over, before the next pixel gets any. Once all pixels have
-    theirs, it begins anew. A pixel's events of a frame are spread evenly over the frame's time, each pixel's shifted
+    A pixel gets one event in each frame before the next pixel gets any, and once all have theirs it begins anew. A
+    pixel's events of a frame are spread evenly over the frame's time, each pixel's shifted
     against the others', so that frames of equally many events keep their borders.
 
     Args:
@@ -91,7 +89,6 @@ def flickering(
         threat: its budgets and its gap are kept.
         lens: whose frames.
         polarity: `on`, `off`, or `both` in turn.
-        depth: at least 1.
     """
     bounds = threat.bounds(len(recording))
     most = min(bounds.edits, bounds.added)
@@ -99,12 +96,10 @@ def flickering(
     (frames,) = np.nonzero(borders[1:] > borders[:-1])
     if not (most and len(frames) and len(pixels)):
         return lambda size: additions(recording, no_events())
-    rounds = depth * -(-most // (len(pixels) * len(frames) * depth))
+    rounds = -(-most // (len(pixels) * len(frames)))
     number = np.arange(rounds * len(pixels) * len(frames))
     frame = frames[number % len(frames)]
-    again, number = np.divmod(number // len(frames), depth * len(pixels))
-    pixel, turn = np.divmod(number, depth)
-    turn += again * depth
+    turn, pixel = np.divmod(number // len(frames), len(pixels))
     start, length = borders[frame], borders[frame + 1] - borders[frame]
     phase = (pixel * _GOLDEN + (turn + 0.5) / rounds) % 1
     t = start + np.minimum((phase * length).astype(np.int64), length - 1)
@@ -115,16 +110,16 @@ def flickering(
     return lambda size: additions(recording, placed.take(slice(size)))
 
 
-def check_growth(polarity: str, *counts: int) -> None:
+def check_growth(polarity: str, sizes: int) -> None:
     """Refuse parameters that no pattern has.
 
     Raises:
-        ValueError: a polarity by another name, or a depth or number of sizes below 1.
+        ValueError: a polarity by another name, or a number of sizes below 1.
     """
     if polarity not in POLARITIES:
         raise ValueError(f"polarity must be {', '.join(POLARITIES)}, got '{polarity}'")
-    if min(counts) < 1:
-        raise ValueError(f"depth and sizes must be at least 1, got {min(counts)}")
+    if sizes < 1:
+        raise ValueError(f"sizes must be at least 1, got {sizes}")
 
 
 def polarities(polarity: str, number: Whole) -> Whole:

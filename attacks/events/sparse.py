@@ -39,13 +39,13 @@ def sparse(
     lr: float = 0.25,
     lam: float = 0.02,
 ) -> EventCandidate:
-    """Adam on a modifier of all frames, whose largest entries become events that are added or removed.
+    """Adam on a modifier of all frames, whose most promising entries become events that are added or removed.
 
     It minimises -log(1 - p_y) + lam * sum_t ||delta_t||_2 over a modifier delta of the counts, where p_y is the true
     class's probability; the second term, an l2,1 norm, empties whole frames. After each step the entries are rounded to
-    whole events, the largest first, as far as the budgets go; the events are added within the frame that the modifier
-    means, or removed from it, and the result is framed anew. A recording is left alone once its true class no longer
-    wins there.
+    whole events, as far as the budgets go, those first whose size times Adam's mean gradient promises most; the events
+    are added within the frame that the modifier means, or removed from it, and the result is framed anew. A recording
+    is left alone once its true class no longer wins there.
 
     Source: Marchisio et al., DVS-Attacks, IJCNN 2021 (arXiv 2107.00415). Their notebook means to mask the frames
     that may be changed but never sets the mask beyond the first, so that only frame 0 is perturbed; here all frames
@@ -97,7 +97,8 @@ def sparse(
             delta[rows] = torch.maximum(moved, -counts[rows])
             tries, frames = list(best), believed.clone()
             for row in left.tolist():
-                edits, change = whole_edits(recordings[row], delta[row].cpu().numpy(), threat, lens)
+                asked, slope = (values[row].cpu().numpy() for values in (delta, mean))
+                edits, change = whole_edits(recordings[row], asked, np.abs(slope), threat, lens)
                 tries[row] = edits.apply(recordings[row])
                 frames[row] = (counts[row] + torch.from_numpy(change).to(counts)) / lens.scale
             found = reframed_margins(model, tries, y, lens, left)
@@ -124,14 +125,16 @@ def _direction(delta: Tensor) -> Tensor:
 
 
 def whole_edits(
-    recording: Recording, delta: NDArray[np.floating], threat: EventThreat, lens: Lens
+    recording: Recording, delta: NDArray[np.floating], worth: NDArray[np.floating], threat: EventThreat, lens: Lens
 ) -> tuple[Edits, NDArray[np.int64]]:
     """The whole events that a modifier of the frames asks for, within the budgets.
 
     Args:
         recording: what is edited.
         delta: how many events more, or less, each place should have, [T, 2, height, width].
-        threat: the budgets, of which the largest entries are served first, and the gap.
+        worth: what one event is worth at each place, [T, 2, height, width], at least 0. An event for what is left of an
+            entry is worth that part of it.
+        threat: the budgets and the gap.
         lens: how the network sees recordings.
 
     Returns:
@@ -145,7 +148,7 @@ def whole_edits(
     units = np.abs(whole[asked])
     cell = asked.repeat(units)
     turn = np.arange(len(cell)) - (np.cumsum(units) - units).repeat(units)
-    order = np.argsort(turn - np.abs(flat[cell]), kind="stable")
+    order = np.argsort((turn - np.abs(flat[cell])) * worth.reshape(-1)[cell], kind="stable")
     cell, turn = cell[order], turn[order]
     frame, polarity, row, column = np.unravel_index(cell, delta.shape)
     gone = whole[cell] < 0
