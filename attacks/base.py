@@ -56,6 +56,9 @@ class Attack:
         backend: names whatever else the result depends on, "pyautoattack 0.2.0" or the members of an ensemble;
             part of every result's key.
         version: part of every result's key; raise it when a change of code may change an outcome.
+        domain: `frames` where candidates are what a network is given, images included; `events` where they are
+            recordings, see `attacks.events.base`.
+        pool: with `events`: whether it takes events from recordings of the training set.
     """
 
     run: Callable[..., Any]
@@ -76,6 +79,12 @@ class Attack:
     settle: Callable[[str, Mapping[str, str]], dict[str, Any]] | None = None
     backend: Callable[[], str] | None = None
     version: int = 1
+    domain: str = "frames"
+    pool: bool = False
+
+    def __post_init__(self) -> None:
+        if self.domain not in ("frames", "events"):
+            raise ValueError(f"domain must be frames or events, got '{self.domain}'")
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

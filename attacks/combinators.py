@@ -14,8 +14,10 @@ from attacks.threat import Threat
 from models.random import CounterRNG, active_noise_stream
 from models.surrogates import Surrogate
 
-_DRAWS_PER_RUN = 1 << 20
-_COMPARISONS = 1 << 31
+DRAWS_PER_RUN = 1 << 20
+"""Each run of an attack begins so many draws of a noisy network's noise after the one before."""
+COMPARISONS = 1 << 31
+"""Where the draws begin by which candidates of several runs are compared."""
 
 
 def run_attack(
@@ -94,7 +96,7 @@ def restarted(
     """
     kept: dict[int, Candidate] = {}
     for restart in range(restarts):
-        _seek(restart * _DRAWS_PER_RUN)
+        seek(restart * DRAWS_PER_RUN)
         path = run_attack(attack, model, x, y, threat, rng=rng.fork(restart), **params)
         if restarts == 1:
             return path
@@ -111,14 +113,14 @@ def _worse(model: nn.Module, y: Tensor, a: Candidate, b: Candidate, restart: int
         margins = []
         with frozen(model), torch.no_grad():
             for x in (first, second):
-                _seek(_COMPARISONS + restart * _DRAWS_PER_RUN + step)
+                seek(COMPARISONS + restart * DRAWS_PER_RUN + step)
                 margins.append(margin(model(x), y))
         return torch.where(per_sample(margins[1] > margins[0], first), second, first)
 
     return Candidate(pick(a.last, b.last), pick(a.best, b.best))
 
 
-def _seek(draw: int) -> None:
+def seek(draw: int) -> None:
     """Place a stochastic model's noise by what it is for, not by how many calls came before."""
     stream = active_noise_stream()
     if stream is not None:

@@ -167,6 +167,7 @@ ATTACKS = Registry(
         "autoattack": "attacks.external.autoattack:AUTOATTACK",
         "autoattack-rand": "attacks.autorand:AUTORAND",
         "art": "attacks.external.art:ART",
+        "random-edits": "attacks.events.random_edits:RANDOM_EDITS",
     },
 )
 GRADIENTS = Registry(

@@ -95,7 +95,9 @@ def test_the_preset_runs_every_row_and_column_that_there_is(name: str) -> None:
         for column in table.columns
         if row.defense and column.attack
     }
-    assert runs == wanted
+    assert runs >= wanted
+    # Beside what Table 5 prints: the same networks without adversarial training.
+    assert {defense for _, defense, _ in runs - wanted} == ({"vanilla", "tgo"} if name == "table5" else set())
     assert all(chosen["dataset"] == table.dataset for chosen in PRESETS[name])
 
 

@@ -38,6 +38,7 @@ def nmnist_bytes(events: list[Event]) -> bytes:
     return b"".join((x << 32 | y << 24 | p << 23 | t).to_bytes(5, "big") for x, y, t, p in events)
 
 
+@settings(deadline=None)
 @given(events_on(34, 2**23 - 1))
 def test_nmnist_is_read_as_described_and_written_the_same(tmp_path_factory: Any, events: list[Event]) -> None:
     path = tmp_path_factory.getbasetemp() / "read.bin"
@@ -101,6 +102,7 @@ def aedat2_bytes(events: list[Event], start: int = 0) -> bytes:
     return HEADER_2 + b"".join(pairs)
 
 
+@settings(deadline=None)
 @given(events_on(128, 2**31), st.sampled_from([0, 35 << 24, 2**31 - 5, 2**32 - 1000]))
 def test_aedat2_is_read_upright_and_past_an_overflow(tmp_path_factory: Any, events: list[Event], start: int) -> None:
     path = tmp_path_factory.getbasetemp() / "read.aedat"
@@ -171,6 +173,7 @@ def polarity_packets(events: list[Event], size: int, spare: int = 0) -> bytes:
     )
 
 
+@settings(deadline=None)
 @given(events_on(128, 2**33), st.integers(1, 7), st.integers(0, 2))
 def test_aedat3_is_read_as_described(tmp_path_factory: Any, events: list[Event], size: int, spare: int) -> None:
     path = tmp_path_factory.getbasetemp() / "read3.aedat"

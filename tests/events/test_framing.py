@@ -36,6 +36,7 @@ framings = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(recordings(), framings)
 def test_every_event_is_counted_once_where_it_was(recording: Recording, framing: Framing) -> None:
     frames, index = framing.frames(recording), framing.frame_of(recording)
@@ -49,6 +50,7 @@ def test_every_event_is_counted_once_where_it_was(recording: Recording, framing:
     assert not len(index) or 0 <= index[0] <= index[-1] < framing.T
 
 
+@settings(deadline=None)
 @given(recordings(), framings)
 def test_smaller_frames_are_sums_of_blocks(recording: Recording, framing: Framing) -> None:
     whole = Framing(framing.T, framing.by, 4, 6).frames(recording)

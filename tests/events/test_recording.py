@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events import Recording, Sensor
@@ -92,6 +92,7 @@ def test_the_hash_is_the_same_everywhere_and_sees_all_that_a_recording_is() -> N
     assert len({again, first}) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=30))
 def test_putting_events_in_order_moves_none_past_one_of_its_own_time(events: list[tuple[int, int, int, bool]]) -> None:
     table = np.array(events, np.int64).reshape(-1, 4)
@@ -101,6 +102,7 @@ def test_putting_events_in_order_moves_none_past_one_of_its_own_time(events: lis
     assert [tuple(map(int, event)) for event in found] == [tuple(map(int, event)) for event in expected]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=20), st.integers(0, 21), st.integers(0, 21))
 def test_a_cut_holds_what_lies_in_its_time(times: list[int], start: int, end: int) -> None:
     times = sorted(times)

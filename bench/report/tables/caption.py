@@ -23,6 +23,7 @@ def caption(filled: Filled) -> str:
     if draws:
         shown = " or ".join(map(str, draws))
         parts.append(f"Noisy networks: expectation over {shown} scoring draws; the paper does not say how it scores.")
+    parts += filter(None, [filled.table.unstated])
     if filled.left_out:
         parts.append(f"{filled.left_out} invalid or otherwise measured cells are left out.")
     return " ".join(parts)
@@ -47,5 +48,5 @@ def differences(filled: Filled) -> list[str]:
     table = filled.table
     models = [block.model for block in table.blocks]
     architectures = " and ".join(block.architecture for block in table.blocks)
-    paper = Paper(table.dataset, table.published_dataset, models, architectures, table.images)
+    paper = Paper(table.dataset, table.published_dataset, models, architectures, table.images, T=table.time_steps)
     return departures(filled.used, paper, seed_counts(filled))

@@ -17,6 +17,7 @@ class Paper:
         models, architectures: our names, and what the paper calls them.
         images: size of its test set; None where the picture is not a rate over it.
         budgets: of the attacks, as stored cells write them; empty where nothing is attacked.
+        T: time steps; None where the paper does not say.
     """
 
     dataset: str
@@ -25,6 +26,7 @@ class Paper:
     architectures: str
     images: int | None = None
     budgets: Collection[str] = (layout.EPS,)
+    T: int | None = layout.T
 
 
 def departures(used: pd.DataFrame, paper: Paper, seeds: Iterable[int] = ()) -> list[str]:
@@ -41,7 +43,7 @@ def departures(used: pd.DataFrame, paper: Paper, seeds: Iterable[int] = ()) -> l
         ("model", set(used["model"]), set(paper.models), paper.architectures),
         ("test images", set(used["n"]) if paper.images else set(), {paper.images}, f"{paper.images or 0:,}"),
         ("eps", set(used["eps_text"]) if paper.budgets else set(), {*paper.budgets}, ", ".join(paper.budgets)),
-        ("T", set(used["T"]), {layout.T}, str(layout.T)),
+        ("T", set(used["T"]) if paper.T else set(), {paper.T}, str(paper.T)),
         ("decay", set(used["decay"]), {layout.DECAY}, str(layout.DECAY)),
         ("learning rate", set(used["lr"].dropna()), {layout.LR}, str(layout.LR)),
         ("epochs", set(trained), {layout.EPOCHS}, str(layout.EPOCHS)),

@@ -40,6 +40,10 @@ class Block:
     rows: tuple[Row, ...]
 
 
+EPOCHS, T, DECAY, LR, EPS, SEEDS = 300, 4, 0.5, 0.1, "8/255", 3
+"""What the paper says of all its runs (Sec. 5.1, Appendix E)."""
+
+
 @dataclass(frozen=True)
 class PaperTable:
     """One table.
@@ -52,6 +56,8 @@ class PaperTable:
         images: size of the paper's test set.
         abreast: whether the strategies stand beside each other, not below.
         alone: whether no other dataset stands in for its own unasked.
+        time_steps: T; None where the paper does not say.
+        unstated: what else it does not say, as a sentence.
     """
 
     name: str
@@ -64,10 +70,8 @@ class PaperTable:
     columns: tuple[Column, ...]
     abreast: bool = False
     alone: bool = False
-
-
-EPOCHS, T, DECAY, LR, EPS, SEEDS = 300, 4, 0.5, 0.1, "8/255", 3
-"""What the paper says of all its runs (Sec. 5.1, Appendix E)."""
+    time_steps: int | None = T
+    unstated: str = ""
 
 
 def _attack(name: str, head: str = "") -> Column:
@@ -150,6 +154,9 @@ TABLES = {
             (_CLEAN, *(_attack(name) for name in ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd30", "pgd50"))),
             # Frames of events are no images.
             alone=True,
+            time_steps=None,
+            unstated="The paper does not say how many frames its recordings have, how they are made and split, nor "
+            "in which unit of theirs eps is.",
         ),
     )
 }  # fmt: skip
