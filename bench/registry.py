@@ -168,6 +168,11 @@ ATTACKS = Registry(
         "autoattack-rand": "attacks.autorand:AUTORAND",
         "art": "attacks.external.art:ART",
         "random-edits": "attacks.events.random_edits:RANDOM_EDITS",
+        "sparse": "attacks.events.sparse:SPARSE",
+        "frame": "attacks.events.frame:FRAME",
+        "corner": "attacks.events.corner:CORNER",
+        "dash": "attacks.events.dash:DASH",
+        "mf-dash": "attacks.events.mfdash:MF_DASH",
     },
 )
 GRADIENTS = Registry(

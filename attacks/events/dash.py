@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
 from attacks.events.dashes import moving_dash
-from attacks.events.growth import Gradient, Pattern, check_growth, grow
+from attacks.events.growth import Pattern, check_growth, grow
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
 from events import Recording
@@ -22,8 +22,6 @@ def dash(
     lens: Lens,
     *,
     rng: CounterRNG,
-    gradient: Gradient = None,
-    eot: int | None = None,
     polarity: str = "on",
     sizes: int = 8,
 ) -> EventCandidate:
@@ -33,7 +31,8 @@ def dash(
     hardly sees it. There the dash has no budget. Here the time is cut into equal slots, in each of which both pixels
     send one event; with more slots than places in the row it stays some slots at each place, which a mask filter
     notices (see `mf_dash`).
-    It looks at no gradient. Cost: at most sizes + 1 forwards (times `eot`).
+    It takes no gradient; on a network with noise, margins are means over as many draws as gradients would be
+    (`estimating`). Cost: at most sizes + 1 forwards.
 
     Args:
         model: maps frames [N, T, 2, H, W] to logits [N, K].
@@ -42,8 +41,6 @@ def dash(
         threat: budgets and rules; no event is moved or removed.
         lens: how the network sees recordings.
         rng: draws the row of each recording.
-        gradient: not used, since no gradient is taken.
-        eot: on a stochastic network margins are means over so many draws; None is what `estimating` says.
         polarity: of the new events: `on`, `off`, or `both` in turn.
         sizes: how often the pattern grows, doubling each time, at least 1.
 
@@ -59,12 +56,14 @@ def dash(
     def pattern(number: int, recording: Recording) -> Pattern:
         return moving_dash(recording, rows[number], threat, lens, polarity)
 
-    return grow(model, recordings, y, threat, lens, pattern, gradient=gradient, eot=eot, sizes=sizes)
+    return grow(model, recordings, y, threat, lens, pattern, sizes)
 
 
 DASH = Attack(
     dash,
     "a dash of two pixels that moves along a row, with more and more events until the network errs",
     defaults={"polarity": "on", "sizes": 8},
+    norms=("events",),
     cost=lambda _: (9, 0),
+    domain="events",
 )

@@ -1,10 +1,12 @@
 """Where a dash of two pixels is at which time: what `dash` and `mf_dash` have in common."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from attacks.events.growth import Pattern, polarities
+from attacks.events.edits import Edits
+from attacks.events.growth import Pattern, polarity_of
+from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
-from attacks.events.placing import Added, Room, Whole, additions, allowed, no_events
 from attacks.events.threat import EventThreat
 from events import Recording
 
@@ -20,7 +22,7 @@ def moving_dash(
     Args:
         recording: what it comes to.
         share: chooses the row, in (0, 1].
-        threat: its budgets and its gap are kept.
+        threat: its rules are kept.
         lens: whose frames.
         polarity: `on`, `off`, or `both` in turn.
         mask: see `walk`.
@@ -31,25 +33,24 @@ def moving_dash(
     if recording.sensor.width < 2:
         raise ValueError(f"a dash is two pixels beside each other; a sensor of {recording.sensor} has one column")
     row = min(int(share * recording.sensor.height), recording.sensor.height - 1)
-    bounds = threat.bounds(len(recording))
-    borders, room = lens.framing.borders(recording), Room(recording, threat.min_gap)
+    borders = lens.framing.borders(recording)
 
-    def pattern(size: int) -> Added:
-        places = walk(recording, row, size // 2, mask)
-        if not len(places):
-            return no_events()
+    def pattern(size: int) -> Edits:
+        ledger = Ledger(recording, threat)
+        places = walk(recording, row, size // 2, mask).tolist()
         edges = np.interp(np.linspace(0, lens.framing.T, len(places) + 1), np.arange(len(borders)), borders)
-        slot = np.arange(len(places)).repeat(2)
-        low = np.ceil(edges).astype(np.int64)[slot]
-        high = np.maximum(np.ceil(edges).astype(np.int64)[slot + 1] - 1, low)
-        x, y = places[slot, 0] + np.arange(len(slot)) % 2, places[slot, 1]
-        placed = room.place(Added(x, y, polarities(polarity, slot), (low + high) // 2, low, high), len(slot))
-        return placed.take(allowed(bounds, placed.p))
+        ends = np.ceil(edges).astype(np.int64).tolist()
+        for slot, (x, y) in enumerate(places):
+            low, high = ends[slot], max(ends[slot + 1] - 1, ends[slot])
+            for beside in (0, 1):
+                event = Event(x + beside, y, (low + high) // 2, polarity_of(polarity, slot))
+                ledger.add_near(event, low, high)
+        return ledger.edits()
 
-    return lambda size: additions(recording, pattern(size))
+    return pattern
 
 
-def walk(recording: Recording, row: int, slots: int, mask: int | None) -> Whole:
+def walk(recording: Recording, row: int, slots: int, mask: int | None) -> NDArray[np.int64]:
     """Where the dash is in each slot: column and row of its left pixel, [m, 2].
 
     It moves from left to right by a pixel a slot. With more slots than the row has places it stays at each for equally
@@ -71,7 +72,7 @@ def walk(recording: Recording, row: int, slots: int, mask: int | None) -> Whole:
     return np.stack([places % (width - 1), (row + places // (width - 1)) % height], 1)
 
 
-def _unmasked(recording: Recording, row: int, usual: Whole, mask: int) -> Whole:
+def _unmasked(recording: Recording, row: int, usual: NDArray[np.int64], mask: int) -> NDArray[np.int64]:
     height, width = recording.sensor.height, recording.sensor.width
     room = mask - np.bincount(recording.y.astype(np.int64) * width + recording.x, minlength=height * width)
     # Its own row first.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
 from attacks.events.dashes import moving_dash
-from attacks.events.growth import Gradient, Pattern, check_growth, grow
+from attacks.events.growth import Pattern, check_growth, grow
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
 from events import Recording
@@ -22,8 +22,6 @@ def mf_dash(
     lens: Lens,
     *,
     rng: CounterRNG,
-    gradient: Gradient = None,
-    eot: int | None = None,
     polarity: str = "on",
     mask: int = 250,
     sizes: int = 8,
@@ -34,7 +32,8 @@ def mf_dash(
     `dash`, but that it leaves each pixel in time, counting the recording's own events, and goes on in the next row. So
     `events.filters.mask_filter(recording, mask)` leaves out no event that it added. Where no pixel comes near to
     `mask`, it is `dash`.
-    It looks at no gradient. Cost: at most sizes + 1 forwards (times `eot`).
+    It takes no gradient; on a network with noise, margins are means over as many draws as gradients would be
+    (`estimating`). Cost: at most sizes + 1 forwards.
 
     Args:
         model: maps frames [N, T, 2, H, W] to logits [N, K].
@@ -43,8 +42,6 @@ def mf_dash(
         threat: budgets and rules; no event is moved or removed.
         lens: how the network sees recordings.
         rng: draws the row of each recording.
-        gradient: not used, since no gradient is taken.
-        eot: on a stochastic network margins are means over so many draws; None is what `estimating` says.
         polarity: of the new events: `on`, `off`, or `both` in turn.
         mask: the filter's threshold, events a pixel may have in all, at least 1.
         sizes: how often the pattern grows, doubling each time, at least 1.
@@ -63,12 +60,14 @@ def mf_dash(
     def pattern(number: int, recording: Recording) -> Pattern:
         return moving_dash(recording, rows[number], threat, lens, polarity, mask)
 
-    return grow(model, recordings, y, threat, lens, pattern, gradient=gradient, eot=eot, sizes=sizes)
+    return grow(model, recordings, y, threat, lens, pattern, sizes)
 
 
 MF_DASH = Attack(
     mf_dash,
     "the dash, moving on before a mask filter notices it",
     defaults={"polarity": "on", "mask": 250, "sizes": 8},
+    norms=("events",),
     cost=lambda _: (9, 0),
+    domain="events",
 )
