@@ -112,7 +112,7 @@ def attack_in_full(spec: Mapping[str, Any]) -> str:
     params |= {"eot": str(spec["eot"])} if spec.get("eot", 1) > 1 else {}
     params |= {"restarts": str(spec["restarts"])} if spec["restarts"] > 1 else {}
     params |= {"arithmetic": str(spec.get("arithmetic", "fast"))}
-    written = ",".join(f"{key}={value}" for key, value in params.items())
+    written = ",".join([*(f"{key}={value}" for key, value in params.items()), *filter(None, [spec.get("rules")])])
     gradient = f"@{spec['surrogate']}" if spec["surrogate"] else ""
     return f"{head}{spec['steps'] or ''}:{written}{gradient}"
 

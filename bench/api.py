@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.gradients import frozen
+from bench.budgets import Budgets
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import Protocol, pixels
 from bench.errors import BenchError, describe
@@ -155,6 +156,7 @@ def evaluate(
     attacks: Sequence[str] = ("pgd40",),
     *,
     eps: str | float | None = None,
+    event_eps: str | float | None = None,
     norm: str = "linf",
     n: int | None = None,
     draws: int | None = None,
@@ -178,7 +180,9 @@ def evaluate(
         attacks: as on the command line: `pgd40`, `apgd20:loss=dlr`, `pgd40@rga`.
         eps: budget in pixel units, of frames in units of `scale`, `"8/255"` or a number; the dataset's own where data
             is a name, else 8/255.
-        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
+        event_eps: of attacks on events, edits for each event; `eps` where there are no others; 0.05 if not given.
+            They need the name of a dataset that has recordings.
+        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts; attacks on events have `events` anyway.
         n: the first so many images; all of what is given, or the dataset's own number, if not given.
         draws: scoring draws for a noisy network; 5 if not given.
         attack_seed: selects the attacks' random numbers.
@@ -203,14 +207,15 @@ def evaluate(
         raise BenchError(f"draws must be at least 1, got {draws}")
     # Attacks take gradients, whatever the caller has switched off.
     with torch.inference_mode(False), torch.enable_grad():
-        return _evaluated(model, data, attacks, eps, norm, n, draws, attack_seed, gradient, device, name, scale)
+        budgets = (eps, event_eps)
+        return _evaluated(model, data, attacks, budgets, norm, n, draws, attack_seed, gradient, device, name, scale)
 
 
 def _evaluated(
     model: nn.Module,
     data: Any,
     attacks: Sequence[str],
-    eps: str | float | None,
+    eps: tuple[str | float | None, str | float | None],
     norm: str,
     n: int | None,
     draws: int | None,
@@ -221,12 +226,15 @@ def _evaluated(
     scale: int | None,
 ) -> Evaluation:
     dataset, named = _dataset(data, model, device, scale)
-    budget = eps if eps is not None else (dataset.protocol.eps if named else Fraction(8, 255))
     n = n if n is not None else (min(dataset.protocol.n, len(dataset.x_test)) if named else len(dataset.x_test))
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"n must lie in [1, {len(dataset.x_test)}], got {n}")
     n, draws, attack_seed = int(n), None if draws is None else int(draws), int(attack_seed)
-    resolved = [parse_attack(text, _written(budget), norm, gradient, box=dataset.box) for text in attacks]
+    budgets = Budgets(norm, *([] if budget is None else [_written(budget)] for budget in eps))
+    usual = _written(dataset.protocol.eps if named else Fraction(8, 255))
+    resolved = [
+        parse_attack(text, budget, its, gradient, box=dataset.box) for text, budget, its in budgets.of(attacks, usual)
+    ]
     where = pick_device(device, None)
     before, place = Snapshot(model), next(iter(model.parameters()), torch.zeros(0)).device
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -278,7 +286,7 @@ def _measured(
     )  # fmt: skip
     place, failures = Place(store, device, run), list[str]()
     found: dict[str, CellRow] = {}
-    groups = trajectories(template, attacks, stochastic=stochastic)
+    groups = trajectories(template, attacks, dataset, stochastic=stochastic)
     for group in groups:
         measured = measure(model, dataset, group, place)
         failures += measured.failures

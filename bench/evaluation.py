@@ -3,18 +3,23 @@
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.base import Candidate
+from attacks.events.threat import EVENTS
 from attacks.gradients import frozen
 from attacks.grid import counts_of, of_counts
 from attacks.losses import margin
 from attacks.threat import Threat
 from bench.arithmetic import computing
 from bench.data.dataset import Dataset
+from bench.data.events import EventDataset
+from bench.edited import propose_edits
 from bench.errors import BenchError, is_out_of_memory
 from bench.outcome import Flag, Outcome
 from bench.proposal import CHUNK, propose
@@ -165,7 +170,6 @@ def _evaluate_part(
     known: "CleanScores",
 ) -> ChunkResult:
     first, start = cells[0], int(index[0])
-    threat = threat_of(first.attack)
     score_key = derive_key(first.weights, first.test_hash, "scoring noise")
     x = dataset.pixels(dataset.x_test[index], device)
     y = dataset.y_test[index].to(device)
@@ -178,13 +182,41 @@ def _evaluate_part(
         # A cell's cost is what it would cost alone, whatever ran before it.
         counted.forwards += first.draws * len(x)
     clean = known[which]
-    path = propose(counted, x, y, start, cells)
+    proposed = _proposed(counted, dataset, cells, index, x, y)
     flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
     outcomes = {
-        cell: _judge(counted, x, y, samples, path[cell.attack.steps], threat, clean, flags, score_key, cell.draws)
+        cell: _judge(counted, y, samples, proposed[cell.attack.steps], clean, flags, score_key, cell.draws)
         for cell in cells
     }
     return ChunkResult(start, outcomes, counted.forwards, counted.backwards)
+
+
+class _Proposed(NamedTuple):
+    """A candidate, which of its rows are within the threat model, and with attacks on events what was edited."""
+
+    candidate: Candidate
+    inside: Tensor
+    edits: NDArray[np.int32] | None
+
+
+def _proposed(
+    counted: "CountedModel", dataset: Dataset, cells: Sequence[CellSpec], index: Tensor, x: Tensor, y: Tensor
+) -> dict[int, _Proposed]:
+    """What one run of the attack proposes, by step count."""
+    attack = cells[0].attack
+    if attack.norm == EVENTS:
+        if not isinstance(dataset, EventDataset):
+            raise BenchError(f"attack '{attack.name}' edits recordings, and dataset '{dataset.name}' has none")
+        found = propose_edits(counted, dataset, index, y, cells)
+        inside = torch.tensor([not problem for problem in found.problems], device=x.device)
+        return {cell.attack.steps: _Proposed(found.candidate, inside, found.edits) for cell in cells}
+    threat = threat_of(attack)
+    path = propose(counted, x, y, int(index[0]), cells)
+    found_at = {cell.attack.steps: path[cell.attack.steps] for cell in cells}
+    return {
+        steps: _Proposed(candidate, feasible(x, candidate.last, threat) & feasible(x, candidate.best, threat), None)
+        for steps, candidate in found_at.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -239,22 +271,24 @@ def _bits(flags: dict[Flag, Tensor]) -> Tensor:
 
 def _judge(
     model: nn.Module,
-    x: Tensor,
     y: Tensor,
     samples: Tensor,
-    candidate: Candidate,
-    threat: Threat,
+    proposed: _Proposed,
     clean: Score,
     flags: Tensor,
     key: int,
     draws: int,
 ) -> Outcome:
-    inside = feasible(x, candidate.last, threat) & feasible(x, candidate.best, threat)
+    candidate = proposed.candidate
     last = score(model, candidate.last, y, samples, key, draws)
     same = candidate.best is candidate.last
     best = last if same else score(model, candidate.best, y, samples, key, draws)
     flags = flags | _bits(
-        {Flag.NAN: clean.nan | last.nan | best.nan, Flag.TIE: clean.tie | last.tie | best.tie, Flag.OUTSIDE: ~inside}
+        {
+            Flag.NAN: clean.nan | last.nan | best.nan,
+            Flag.TIE: clean.tie | last.tie | best.tie,
+            Flag.OUTSIDE: ~proposed.inside,
+        }
     )
     return Outcome(
         _numpy(clean.correct),
@@ -263,6 +297,7 @@ def _judge(
         _numpy(clean.margin).astype(np.float32),
         _numpy(last.margin).astype(np.float32),
         _numpy(flags),
+        proposed.edits,
     )
 
 

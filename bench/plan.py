@@ -8,13 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from attacks.events.threat import EVENTS
 from attacks.threat import Box, continuous
+from bench.budgets import Budgets
 from bench.data import Dataset, DatasetSource, Protocol, load_dataset
+from bench.data.events import EventDataset
 from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, DATASETS, MODELS
-from bench.resolve import PIXELS, parse_attack, parse_defense, takes
+from bench.resolve import PIXELS, edits_events, parse_attack, parse_defense, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
 from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
@@ -46,7 +49,9 @@ class Request:
         model: architecture.
         T, decay, surrogate: of the network that is trained; T is the number of frames where there are frames.
         attack_surrogate: what the attacker differentiates spikes by; None is the network's own.
-        norm: of every attack: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
+        event_eps: budgets of the attacks on events, which `eps` is for where there are no others.
+        norm: of every attack on images or frames: `linf`, `l2`, or `linf-int`, which is linf over whole counts; or
+            `events`, which attacks on events have anyway.
         params: set for every attack that has them, for example alpha or restarts.
         n: number of test images; 0 means all.
         draws: scoring draws; None is 1 for deterministic and 5 for stochastic networks.
@@ -58,6 +63,7 @@ class Request:
     defenses: Sequence[str] = ()
     attacks: Sequence[str] = ("pgd40",)
     eps: Sequence[str] = ()
+    event_eps: Sequence[str] = ()
     seeds: Sequence[int] = ()
     dataset: str = "digits"
     model: str | None = None
@@ -154,17 +160,17 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
         raise BenchError("--weights is one network: name one defense with it")
     if min(request.seeds, default=0) < 0:
         raise BenchError(f"--seed must not be negative, got {min(request.seeds)}")
-    if request.norm != "linf" and not request.eps:
-        raise BenchError(f"--norm {request.norm} needs --eps: the datasets' budgets are meant for linf")
     if request.T is not None and request.T < 1:
         raise BenchError(f"T must be at least 1, got {request.T}")
     if request.draws is not None and not 1 <= request.draws <= 1000:
         raise BenchError(f"draws must lie in [1, 1000], got {request.draws}")
     known = _known_images(request.dataset)
     box = PIXELS if known else Box(high=math.inf)
-    for text in attack_names:
-        for eps in split_list(request.eps) or ["0"]:
-            parse_attack(text, eps, continuous(request.norm), request.attack_surrogate, request.params, box)
+    budgets = Budgets(request.norm, split_list(request.eps), split_list(request.event_eps))
+    for text, eps, norm in budgets.of(attack_names, "0"):
+        parse_attack(text, eps, continuous(norm), request.attack_surrogate, request.params, box)
+        if known:
+            _check_edits(text, request.dataset, edits=False)
     _check_taken(attack_names, request.params)
     if known:
         for defense in defenses:
@@ -186,10 +192,11 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     if not 1 <= n <= len(dataset.x_test):
         raise BenchError(f"-n must lie in [1, {len(dataset.x_test)}], the size of the test set, got {n}")
     steps = _time_steps(request, dataset)
+    for text in attack_names:
+        _check_edits(text, dataset.name, edits=isinstance(dataset, EventDataset))
     attacks = [
-        parse_attack(text, eps, request.norm, request.attack_surrogate, request.params, dataset.box)
-        for eps in split_list(request.eps) or [str(protocol.eps)]
-        for text in attack_names
+        parse_attack(text, eps, norm, request.attack_surrogate, request.params, dataset.box)
+        for text, eps, norm in budgets.of(attack_names, str(protocol.eps))
     ]
     shared = _Shared()
     jobs = []
@@ -221,6 +228,14 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given, shared))
     jobs = _merge(jobs)
     return Plan(dataset, tuple(jobs), source=request.dataset, data_dir=data_dir)
+
+
+def _check_edits(attack: str, dataset: str, *, edits: bool) -> None:
+    if edits_events(attack) and not edits:
+        raise BenchError(
+            f"attack '{attack}' edits recordings of events, and '{dataset}' has none; give a dataset of event cameras, "
+            "such as --dataset digits-dvs"
+        )
 
 
 def _known_images(name: str) -> Protocol | None:
@@ -319,24 +334,25 @@ def _job(
     )
     if stochastic not in shared.arranged:
         shared.arranged[stochastic] = _arranged(template, attacks, stochastic=stochastic)
-    ordered = _cells(template, shared.arranged[stochastic])
+    ordered = _cells(template, shared.arranged[stochastic], dataset)
     return TrainJob(spec, defense, weights_key, ordered, trained, request.weights)
 
 
 def trajectories(
-    template: CellSpec, attacks: Sequence[AttackSpec], *, stochastic: bool
+    template: CellSpec, attacks: Sequence[AttackSpec], dataset: Dataset, *, stochastic: bool
 ) -> tuple[tuple[CellSpec, ...], ...]:
     """The cells of one network under several attacks, grouped by what one attack run serves, cheap ones first.
 
     Args:
         template: any of the cells.
         attacks: of the cells.
+        dataset: of the cells.
         stochastic: whether the network has noise.
 
     Raises:
         BenchError: an attack is not for such a network.
     """
-    return _cells(template, _arranged(template, attacks, stochastic=stochastic))
+    return _cells(template, _arranged(template, attacks, stochastic=stochastic), dataset)
 
 
 def _arranged(
@@ -364,19 +380,40 @@ def _arranged(
     return tuple(tuple(group.values()) for group in ordered)
 
 
-def _cells(template: CellSpec, arranged: Sequence[Sequence[AttackSpec]]) -> tuple[tuple[CellSpec, ...], ...]:
+def _cells(
+    template: CellSpec, arranged: Sequence[Sequence[AttackSpec]], dataset: Dataset
+) -> tuple[tuple[CellSpec, ...], ...]:
     """`template` under each attack; `replace` would read its fields again for each."""
     names = [f.name for f in fields(CellSpec)]
-    at, values = names.index("attack"), [getattr(template, name) for name in names]
-    before, after, build = values[:at], values[at + 1 :], cast("Callable[..., CellSpec]", CellSpec)
-    return tuple(tuple(build(*before, attack, *after) for attack in group) for group in arranged)
+    values, build = [getattr(template, name) for name in names], cast("Callable[..., CellSpec]", CellSpec)
+    attack_at, recordings_at = names.index("attack"), names.index("recordings")
+
+    def cell(attack: AttackSpec) -> CellSpec:
+        values[attack_at], values[recordings_at] = attack, recordings_hash(attack, dataset)
+        return build(*values)
+
+    return tuple(tuple(map(cell, group)) for group in arranged)
+
+
+def recordings_hash(attack: AttackSpec, dataset: Dataset) -> str:
+    """What a cell of this attack says of the recordings that it is given; nothing where it is given none.
+
+    Raises:
+        BenchError: the attack edits recordings and the dataset has none.
+    """
+    if attack.norm != EVENTS:
+        return ""
+    _check_edits(attack.name, dataset.name, edits=isinstance(dataset, EventDataset))
+    assert isinstance(dataset, EventDataset)
+    pool = f"+{dataset.train_recordings_hash}" if ATTACKS.get(attack.family).pool else ""
+    return dataset.test_recordings_hash + pool
 
 
 def _check_taken(attacks: Sequence[str], params: Mapping[str, str]) -> None:
     """An option that changes nothing is a misunderstanding, not a preference."""
     for name, value in params.items():
         if not any(takes(text, name) for text in attacks):
-            shown = _FLAGS.get((name, value), f"--{name} {value}")
+            shown = _FLAGS.get((name, value), f"--{name.replace('_', '-')} {value}")
             raise BenchError(f"{shown} has no effect on {', '.join(attacks)}; leave it out")
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from attacks.base import Attack
+from attacks.events.threat import EVENTS, RULES, EventThreat, read_rules
 from attacks.gradients import SpikeGradient, format_gradient, read_gradient
 from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
@@ -14,6 +15,7 @@ from attacks.threat import WHOLE, Box, Threat, continuous, parse_eps
 from bench.errors import BenchError, describe
 from bench.names import without
 from bench.parameters import converted, matched, shown_value, split_parameters
+from bench.recount import RECOUNT_VERSION
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
 from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
@@ -68,8 +70,11 @@ def parse_attack(
     Args:
         text: a family, its step count if it has steps, its parameters, and the gradient it differentiates
             spikes by: `fgsm`, `pgd40`, `pgd40:alpha=0.01`, `sapgd100@assg`, `art:DeepFool:max_iter=50`.
-        eps: budget in pixel units, of frames in units of their scale: `8/255` or `0.15`.
-        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts.
+            Attacks on events also have the rules of `EventThreat`: `random-edits:max_shift=5000,added=0.02`.
+        eps: budget in pixel units, of frames in units of their scale: `8/255` or `0.15`. Of attacks on events it is
+            the number of edits for each event.
+        norm: `linf`, `l2`, or `linf-int`, which is linf over whole counts. Attacks on events have `events`, which the
+            default stands for.
         surrogate: the gradient where `text` names none; None is the model's own.
         overrides: parameters set for every attack that has them, for example from `--alpha` or `--eot`.
         box: what inputs may hold, the dataset's `box`.
@@ -84,24 +89,36 @@ def parse_attack(
     entry = ATTACKS.entry(family)
     attack: Attack = entry.load()
     _check_steps(text, family, steps, attack)
+    edits = attack.domain == EVENTS
+    if edits and norm == "linf":
+        norm = EVENTS
     if continuous(norm) not in attack.norms:
         raise BenchError(f"attack '{family}' works in {' and '.join(attack.norms)}, not in {norm}")
     grid = box.scale if norm == WHOLE else 0
     if norm == WHOLE and not grid:
         raise BenchError(f"--norm {WHOLE} is for whole counts: frames of events or 8-bit images; these are floats")
+    overrides = dict(overrides or {})
+    everywhere = overrides.pop("event_rules", "")
+    rules = ""
     try:
-        threat = Threat(parse_eps(eps), continuous(norm), box.low, box.high, grid=grid)
+        threat: Threat | EventThreat
+        if edits:
+            text, own = _without_rules(text)
+            threat = EventThreat(parse_eps(eps), **read_rules(everywhere) | read_rules(own))
+            rules = threat.rules
+        else:
+            threat = Threat(parse_eps(eps), continuous(norm), box.low, box.high, grid=grid)
     except ValueError as error:
-        raise BenchError(str(error)) from error
+        raise BenchError(f"attack '{text}': {error}" if edits else str(error)) from error
     if after and attack.own_gradients:
         raise BenchError(f"attack '{family}' brings its own gradients; leave out @{after}")
     blind = attack.own_gradients or attack.cost(max(steps or 1, 1))[1] == 0
     typed = "" if blind else after or surrogate or ""
     gradient = parse_gradient(typed) if typed else None
     if attack.settle is None:
-        params, shown = _declared_params(text, attack, family, threat, overrides or {})
+        params, shown = _declared_params(text, attack, family, threat.eps, overrides)
     else:
-        params, shown = _foreign_params(text, attack, overrides or {})
+        params, shown = _foreign_params(text, attack, overrides)
     if "loss" in attack.defaults and params["loss"] not in LOSSES:
         raise BenchError(f"attack '{text}': unknown loss '{params['loss']}'; choose from {', '.join(LOSSES)}")
     for key in ("restarts", "eot"):
@@ -120,6 +137,8 @@ def parse_attack(
         arithmetic, shown = "fast", without("arithmetic", shown)
     params = {k: v for k, v in params.items() if k not in attack.added or v != attack.defaults[k]}
     written = format_gradient(gradient) if gradient is not None else None
+    if rules:
+        shown += f"{',' if ':' in shown else ':'}{rules}"
     return AttackSpec(
         family=family,
         steps=steps or 0,
@@ -128,18 +147,48 @@ def parse_attack(
         version=attack.version,
         norm=norm,
         eps=threat.eps,
-        low=threat.low,
-        high=threat.high,
+        low=0.0 if edits else box.low,
+        high=0.0 if edits else box.high,
         surrogate=written,
         name=shown + (f"@{format_gradient(gradient, short=True)}" if gradient is not None else ""),
         shares_trajectory=attack.shares_trajectory,
         fingerprint=_fingerprint(entry, attack, typed),
         eot=eot,
         surrogate_version=getattr(gradient, "version", 1),
-        ball_version=VERSIONS[norm],
+        ball_version=ball_version(norm),
         arithmetic=arithmetic,
         grid=grid,
+        rules=rules,
     )
+
+
+def _without_rules(text: str) -> tuple[str, str]:
+    """An attack on events as it is typed, and the rules that are among its parameters."""
+    name, given = split_parameters(text)
+    rules, others = (
+        ",".join(f"{key}={value}" for key, value in given.items() if (key in RULES) == wanted)
+        for wanted in (True, False)
+    )
+    return ":".join(filter(None, [name, others])), rules
+
+
+def ball_version(norm: str) -> int:
+    """The version of the code that says what a threat model of this norm allows."""
+    return RECOUNT_VERSION if norm == EVENTS else VERSIONS[norm]
+
+
+def edits_events(text: str) -> bool:
+    """Whether the attack that `text` names edits recordings of events.
+
+    Raises:
+        BenchError: an unknown attack.
+    """
+    return _named(text).domain == EVENTS
+
+
+def _named(text: str) -> Attack:
+    found: Attack = ATTACKS.get(_family(text.partition("@")[0].partition(":")[0].strip())[0])
+    return found
 
 
 def takes(text: str, parameter: str) -> bool:
@@ -148,7 +197,9 @@ def takes(text: str, parameter: str) -> bool:
     Raises:
         BenchError: an unknown attack.
     """
-    attack: Attack = ATTACKS.get(_family(text.partition("@")[0].partition(":")[0].strip())[0])
+    attack = _named(text)
+    if parameter == "event_rules":
+        return attack.domain == EVENTS
     return parameter in (_declared(attack) if attack.settle is None else ("eot", "arithmetic"))
 
 
@@ -172,13 +223,13 @@ def _check_steps(text: str, family: str, steps: int | None, attack: Attack) -> N
 
 
 def _declared_params(
-    text: str, attack: Attack, family: str, threat: Threat, overrides: Mapping[str, str]
+    text: str, attack: Attack, family: str, eps: Fraction, overrides: Mapping[str, str]
 ) -> tuple[dict[str, Any], str]:
     """The parameters of an attack that declares them, and what a table calls it."""
     head, given = split_parameters(text)
     params = _declared(attack)
     if "alpha" in params and params["alpha"] is None:
-        params["alpha"] = threat.eps * Fraction(attack.alpha_per_eps)
+        params["alpha"] = eps * Fraction(attack.alpha_per_eps)
     settled = dict(params)
     wanted = {key: value for key, value in overrides.items() if key in params} | given
     for key, value, default in matched(f"attack '{family}'", wanted, params):
@@ -233,8 +284,21 @@ def parse_gradient(text: str) -> Surrogate | SpikeGradient:
         raise BenchError(str(error)) from error
 
 
+def event_threat_of(spec: AttackSpec) -> EventThreat:
+    """The threat model of a resolved attack on events."""
+    return EventThreat(spec.eps, **read_rules(spec.rules), surrogate=spec.surrogate)
+
+
 def threat_of(spec: AttackSpec) -> Threat:
-    """The threat model of a resolved attack."""
+    """The threat model of a resolved attack on images or frames.
+
+    Raises:
+        BenchError: it edits events, so that no box or ball says what it may do.
+    """
+    if spec.norm == EVENTS:
+        raise BenchError(
+            f"attack '{spec.name}' edits recordings, not images or frames; name an attack on frames, such as pgd40"
+        )
     return Threat(spec.eps, continuous(spec.norm), spec.low, spec.high, spec.surrogate, spec.grid)
 
 

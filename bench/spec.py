@@ -111,13 +111,14 @@ class AttackSpec(Spec):
     """A resolved attack: every parameter that it will be called with.
 
     Attributes:
-        norm: `linf`, `l2`, or `linf-int`: linf over whole counts.
-        eps: in pixel units, of frames in units of the dataset's scale.
+        norm: `linf`, `l2`, `linf-int` (linf over whole counts) or `events` (edits of recordings).
+        eps: in pixel units, of frames in units of the dataset's scale; of `events` edits for each event.
         grid: with `linf-int`, how many counts make 1.0.
         surrogate: written form of the gradient that the attacker differentiates spikes by; None is the model's own.
-        surrogate_version, ball_version: of their code.
+        surrogate_version, ball_version: of their code; with `events` of the checker.
         arithmetic: one of `ARITHMETICS`; with `bf16` it is the attack that computes so, and not the scoring.
         eot: gradients are means over so many draws of the model's noise; always 1 for a deterministic model.
+        rules: with `events`, what else than eps is not at its default, see `EventThreat.rules`.
     """
 
     family: str = identity()
@@ -138,6 +139,7 @@ class AttackSpec(Spec):
     ball_version: int = added(default=1)
     arithmetic: str = added(default="fast")
     grid: int = added(default=0)
+    rules: str = added(default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class CellSpec(Spec):
         draws: scoring draws for each image (1 for a deterministic model).
         attack_seed: selects the attack's random numbers.
         noise_version: of the generator of a noisy network's noise.
+        recordings: of an attack on events, the hash of the recordings that it is given and of how they are framed.
     """
 
     weights: str = identity()
@@ -166,6 +169,7 @@ class CellSpec(Spec):
     dtype: str = identity(default="float32")
     version: int = identity(default=EVALUATION_VERSION)
     noise_version: int = added(1)
+    recordings: str = added("")
 
 
 def noise_version(cell: CellSpec) -> int:

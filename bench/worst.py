@@ -68,7 +68,7 @@ def networks(store: Store, rows: Sequence[CellRow], iterate: str) -> list[Networ
             continue
         spec = row.spec
         same = [row.weights_key, spec["model"], spec["test_hash"], row.n, row.draws, row.norm, row.eps, spec["dtype"]]
-        same.append(spec.get("noise_version", 1))
+        same += [spec.get("noise_version", 1), spec.get("recordings", ""), spec["attack"].get("rules", "")]
         groups.setdefault(canonical_json([*same, spec["attack_seed"]]), []).append(row)
     found = []
     for group in groups.values():

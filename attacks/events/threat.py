@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from attacks.threat import format_eps
+
 EVENTS = "events"
 """What the norm of this threat model is called wherever norms are named."""
 
@@ -13,6 +15,9 @@ MOST = 10
 
 _SHARES = ("added", "removed", "shifted", "on", "off")
 _TIMES = ("max_shift", "min_gap")
+RULES = _SHARES + _TIMES
+"""What `read_rules` knows."""
+
 _LONGEST = 2**40
 
 
@@ -92,8 +97,12 @@ class EventThreat:
     @property
     def rules(self) -> str:
         """What differs from the defaults, as `read_rules` reads it: `added=1/50,max_shift=5000`, or nothing."""
-        named = ((f.name, getattr(self, f.name), f.default) for f in fields(self) if f.name in _SHARES + _TIMES)
-        return ",".join(f"{name}={value}" for name, value, default in named if value != default)
+        named = ((f.name, getattr(self, f.name), f.default) for f in fields(self) if f.name in RULES)
+        return ",".join(f"{name}={_shown(value)}" for name, value, default in named if value != default)
+
+
+def _shown(value: Fraction | int) -> str:
+    return format_eps(value) if isinstance(value, Fraction) else str(value)
 
 
 def read_rules(text: str) -> dict[str, Any]:
@@ -111,8 +120,8 @@ def read_rules(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name not in _SHARES + _TIMES or not equals:
-            raise ValueError(f"event rule '{part}' must be one of {', '.join(_SHARES + _TIMES)}, and =, and a number")
+        if name not in RULES or not equals:
+            raise ValueError(f"event rule '{part}' must be one of {', '.join(RULES)}, and =, and a number")
         if name in found:
             raise ValueError(f"event rule '{name}' is given twice")
         try:

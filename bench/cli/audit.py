@@ -14,7 +14,8 @@ from bench.errors import BenchError
 from bench.runtime import pick_device
 
 _OF_ATTACKS = (
-    "attacks", "alpha", "restarts", "eot", "no_random_start", "attack_surrogate", "draws", "attack_seed", "preset",
+    "attacks", "event_eps", "event_rules", "alpha", "restarts", "eot", "no_random_start", "attack_surrogate", "draws",
+    "attack_seed", "preset",
 )  # fmt: skip
 """Options of `bench run` that choose attacks; the audit has its own."""
 

@@ -37,6 +37,8 @@ class Matrix:
     weights: o.Weights = None
     plugins: o.Plugins = None
     eps: o.Eps = None
+    event_eps: o.EventEps = None
+    event_rules: o.EventRules = None
     norm: o.NormName = "linf"
     alpha: o.Alpha = None
     restarts: o.Restarts = None
@@ -160,6 +162,7 @@ class Matrix:
             "dataset": self.dataset,
             "model": self.model,
             "eps": self.eps,
+            "event_eps": self.event_eps,
             "seeds": _integers("--seed", self.seeds),
         }
         _check_overrides(self.alpha, {"--restarts": self.restarts, "--eot": self.eot})
@@ -169,6 +172,7 @@ class Matrix:
             raise BenchError("--reference is full float32: leave out --bf16 and --train-bf16")
         slow = "reference" if self.reference else None
         params = {
+            "event_rules": self.event_rules,
             "alpha": self.alpha,
             "restarts": self.restarts,
             "eot": self.eot,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 _WHAT, _PROTOCOL, _TRAINING, _HOW, _WHERE = "What", "Protocol", "Training", "Who works, and how long", "Where"
-_NORMS = ("linf", "l2", "linf-int")
+_NORMS = ("linf", "l2", "linf-int", "events")
 
 
 def _no_decimal_comma(values: list[str] | None) -> list[str] | None:
@@ -146,12 +146,33 @@ Eps = Annotated[
         rich_help_panel=_PROTOCOL,
     ),
 ]
+EventEps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--event-eps",
+        metavar="EPS",
+        help="Budget of attacks on events, in edits for each event of a recording; 0.05 if not given. Several make a "
+        "curve. Where all attacks edit events, --eps does the same.",
+        callback=_no_decimal_comma,
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+EventRules = Annotated[
+    str | None,
+    typer.Option(
+        "--event-rules",
+        metavar="RULES",
+        help="What else attacks on events may do: max_shift=5000,min_gap=1 (microseconds), and shares of the events as "
+        "added=0.02 (removed, shifted, on, off). For one attack: random-edits:added=0.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
 NormName = Annotated[
     str,
     typer.Option(
         "--norm",
         metavar="NORM",
-        help="linf, l2, or linf-int: linf over whole counts.",
+        help="linf, l2, or linf-int: linf over whole counts. Attacks on events have events anyway.",
         callback=_known_norm,
         rich_help_panel=_PROTOCOL,
     ),
@@ -159,7 +180,7 @@ NormName = Annotated[
 OnlyNorm = Annotated[
     str | None,
     typer.Option(
-        "--norm", metavar="NORM", help="Only linf, l2 or linf-int.", callback=_known_norm, rich_help_panel=_WHAT
+        "--norm", metavar="NORM", help="Only linf, l2, linf-int or events.", callback=_known_norm, rich_help_panel=_WHAT
     ),
 ]
 Alpha = Annotated[

@@ -1,7 +1,9 @@
 """Recordings of event cameras as a dataset: frames of counts for networks, and the recordings they came of."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
@@ -80,6 +82,23 @@ class EventDataset(Dataset):
     recordings_train: Sequence[Recording]
     recordings_test: Sequence[Recording]
     note: str = ""
+
+    @cached_property
+    def test_recordings_hash(self) -> str:
+        """SHA-256 over the test recordings and how they are framed, which the hash of the frames does not fix."""
+        return self._recordings_hash(self.recordings_test)
+
+    @cached_property
+    def train_recordings_hash(self) -> str:
+        """As `test_recordings_hash`, of the training recordings and their labels."""
+        return self._recordings_hash(self.recordings_train, self.y_train.tolist())
+
+    def _recordings_hash(self, recordings: Sequence[Recording], labels: Sequence[int] = ()) -> str:
+        digest = hashlib.sha256(f"{self.framing} {list(labels)}".encode())
+        # One at a time: those of a whole dataset do not fit into memory.
+        for number in range(len(recordings)):
+            digest.update(recordings[number].sha256.encode())
+        return digest.hexdigest()
 
 
 def framing_for(dataset: str, sensor: Sensor, T: int, by: str, size: int) -> Framing:

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from attacks.projections import VERSIONS
 from bench.checkpoint import load_into, load_tensors
 from bench.data import Dataset, load_dataset
 from bench.errors import BenchError
 from bench.registry import MODELS
+from bench.resolve import ball_version
 from bench.respec import cell_from_json
 from bench.spec import CellSpec, noise_version
 from bench.store import CellRow, Store
@@ -25,7 +25,7 @@ def stored_cell(row: CellRow) -> CellSpec:
     cell = cell_from_json(
         row.spec, dataset=row.dataset, defense_name=row.defense, seed=row.seed, attack_name=row.attack
     )
-    if cell.noise_version != noise_version(cell) or cell.attack.ball_version != VERSIONS[cell.attack.norm]:
+    if cell.noise_version != noise_version(cell) or cell.attack.ball_version != ball_version(cell.attack.norm):
         raise BenchError(
             f"cell {row.key[:12]} was measured with an older version's random numbers, which are not those that "
             "would be drawn now; run it again"

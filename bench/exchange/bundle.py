@@ -14,11 +14,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from attacks.events.threat import EVENTS
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, hash_of_model
 from bench.canonical import canonical_json
 from bench.errors import BenchError
-from bench.outcome import Outcome
+from bench.outcome import Outcome, unpacked_length
 from bench.store import CellRow, Store
 
 FORMAT, VERSION = "snn-bench results", 1
@@ -220,6 +221,10 @@ def _parcel(data: Mapping[str, Any]) -> Parcel:
     outcome = Outcome.unpack(_bounded(base64.b64decode(data["outcome"], validate=True), cell.n, cell.draws))
     if outcome.n != cell.n or outcome.clean.shape[1] != cell.draws:
         raise ValueError(f"cell {key[:12]} holds {outcome.n} images instead of {cell.n}")
+    if (outcome.edits is not None) != (cell.attack.norm == EVENTS):
+        raise ValueError(
+            f"cell {key[:12]} should {'' if outcome.edits is None else 'not '}say which events were edited"
+        )
     provenance = dict(data["provenance"])
     if isinstance(provenance.get("started"), str):
         datetime.fromisoformat(provenance["started"])
@@ -231,7 +236,7 @@ def _parcel(data: Mapping[str, Any]) -> Parcel:
 
 def _bounded(packed: bytes, n: int, draws: int) -> bytes:
     """The same bytes, once it is sure that they do not unpack to more than a cell's outcome."""
-    most = 3 * -(-n * draws // 8) + 9 * n
+    most = unpacked_length(int.from_bytes(packed[:4], "little"), n, draws)
     try:
         if len(zlib.decompressobj().decompress(packed[12:], most + 1)) > most:
             raise ValueError(f"an outcome holds more than {n} images")

@@ -85,7 +85,7 @@ def _our_row(lab: Lab, x: Tensor, y: Tensor, attacks: list[str]) -> Sample:
     hits: dict[tuple[str, int], float] = {}
     clean: CleanScores = {}
     with stopwatch() as seconds:
-        for group in trajectories(template, asked, stochastic=False):
+        for group in trajectories(template, asked, dataset, stochastic=False):
             for chunk in evaluate(model, dataset, group, device=lab.device, clean=clean):
                 forwards, backwards = forwards + chunk.forwards, backwards + chunk.backwards
                 for cell, outcome in chunk.outcomes.items():
