@@ -71,12 +71,9 @@ class Framing:
         if not len(recording):
             return np.zeros(0, np.int64)
         if self.by == "number":
-            share = len(recording) // self.T
-            if not share:
-                return np.full(len(recording), self.T - 1)
-            return np.minimum(np.arange(len(recording)) // share, self.T - 1)
+            return self.by_number(len(recording))
         since = recording.t - recording.t[0]
-        index: NDArray[np.int64] = np.minimum(since // max(int(since[-1]) // self.T, 1), self.T - 1)
+        index: NDArray[np.int64] = np.minimum(since // self._span(recording), self.T - 1)
         return index
 
     def borders(self, recording: Recording) -> NDArray[np.int64]:
@@ -87,25 +84,53 @@ class Framing:
         """
         first, last = (int(recording.t[0]), int(recording.t[-1])) if len(recording) else (0, -1)
         if self.by == "time":
-            starts = first + np.arange(self.T) * max((last - first) // self.T, 1)
+            starts = first + np.arange(self.T) * (self._span(recording) if len(recording) else 1)
         else:
             events = np.searchsorted(self.frame_of(recording), np.arange(self.T))
             starts = recording.t[events] if len(recording) else np.zeros(self.T, np.int64)
         borders: NDArray[np.int64] = np.minimum(np.append(starts, last + 1), last + 1)
         return borders
 
-    def cells(self, recording: Recording) -> NDArray[np.int64]:
-        """The place of `frames`, counted through [T, 2, height, width], that each event is counted at: int64 [n].
+    def by_number(self, n: int) -> NDArray[np.int64]:
+        """The frame of each of n events in their order if frames hold equally many: int64 [n]."""
+        share = n // self.T
+        return np.minimum(np.arange(n) // share, self.T - 1) if share else np.full(n, self.T - 1)
 
-        Raises:
-            ValueError: the sensor's size is not a multiple of the frames'.
-        """
-        self.check(recording.sensor)
+    def pixel_of(self, recording: Recording) -> NDArray[np.int64]:
+        """Where in its frame each event is counted: int64 [n], (p * height + row) * width + column."""
         rows = recording.y // (recording.sensor.height // self.height)
         columns = recording.x // (recording.sensor.width // self.width)
-        place = (self.frame_of(recording) * 2 + recording.p) * self.height + rows
-        cells: NDArray[np.int64] = place * self.width + columns
-        return cells
+        place: NDArray[np.int64] = (recording.p.astype(np.int64) * self.height + rows) * self.width + columns
+        return place
+
+    def times_for_one_more(self, recording: Recording, last: int) -> NDArray[np.int64]:
+        """When one event more would be counted in each frame, if it came after the others of its microsecond.
+
+        By time only moments between the first and the last event are given: others move every border.
+
+        Args:
+            recording: the events there are.
+            last: the latest moment that is allowed, in microseconds, not before any event.
+
+        Returns:
+            int64 [T, 2], first and last microsecond; the first is the later one where there is no such moment.
+        """
+        n, t = len(recording), recording.t
+        if self.by == "time" and n:
+            first = int(t[0]) + self._span(recording) * np.arange(self.T)
+            end = np.append(first[1:] - 1, t[-1])
+            return np.stack([first, np.minimum(end, t[-1])], 1)
+        frame = self.by_number(n + 1)
+        low, high = (np.searchsorted(frame, np.arange(self.T), side) for side in ("left", "right"))
+        # Position i is taken by an event that comes not before event i - 1 and strictly before event i.
+        earliest, latest = np.append(0, t), np.append(t - 1, last)
+        times = np.stack([earliest[np.minimum(low, n)], latest[np.maximum(high - 1, 0)]], 1)
+        times[low == high] = (0, -1)
+        return times
+
+    def _span(self, recording: Recording) -> int:
+        """Microseconds of a frame cut by time."""
+        return max(int(recording.t[-1] - recording.t[0]) // self.T, 1)
 
     def frames(self, recording: Recording) -> NDArray[np.int32]:
         """How many events each place of each frame saw.
@@ -120,4 +145,8 @@ class Framing:
             ValueError: the sensor's size is not a multiple of the frames'.
         """
         counts = np.bincount(self.cells(recording), minlength=self.T * 2 * self.height * self.width)
+=======
+        self.check(recording.sensor)
+        place = self.frame_of(recording) * (2 * self.height * self.width) + self.pixel_of(recording)
+        counts = np.bincount(place, minlength=self.T * 2 * self.height * self.width)
         return counts.reshape(self.T, 2, self.height, self.width).astype(np.int32)

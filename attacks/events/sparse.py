@@ -140,7 +140,7 @@ def whole_edits(
         borders to stay where they are.
     """
     framing, flat = lens.framing, delta.reshape(-1)
-    cells = framing.cells(recording)
+    cells = framing.frame_of(recording) * delta[0].size + framing.pixel_of(recording)
     whole = np.maximum(np.rint(flat).astype(np.int64), -np.bincount(cells, minlength=len(flat)))
     (asked,) = np.nonzero(whole)
     units = np.abs(whole[asked])

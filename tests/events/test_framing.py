@@ -152,10 +152,3 @@ def test_borders_of_a_pause() -> None:
     assert Framing(2, "number", 4, 6).borders(recording).tolist() == [100, 102, 902]
     assert Framing(8, "number", 4, 6).borders(at_times(5, 9)).tolist() == [5] * 8 + [10]
     assert Framing(4, "time", 4, 6).borders(at_times(5, 6)).tolist() == [5, 6, 7, 7, 7]
-
-
-@given(recordings(), framings)
-def test_cells_are_the_places_that_frames_count_at(recording: Recording, framing: Framing) -> None:
-    frames = np.zeros(framing.T * 2 * framing.height * framing.width, int)
-    np.add.at(frames, framing.cells(recording), 1)
-    assert np.array_equal(frames.reshape(framing.frames(recording).shape), framing.frames(recording))
