@@ -144,8 +144,6 @@ class Framing:
         Raises:
             ValueError: the sensor's size is not a multiple of the frames'.
         """
-        counts = np.bincount(self.cells(recording), minlength=self.T * 2 * self.height * self.width)
-=======
         self.check(recording.sensor)
         place = self.frame_of(recording) * (2 * self.height * self.width) + self.pixel_of(recording)
         counts = np.bincount(place, minlength=self.T * 2 * self.height * self.width)

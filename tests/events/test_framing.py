@@ -132,6 +132,7 @@ def test_frames_are_those_of_spikingjelly_where_it_has_any(
     assert np.array_equal(Framing(T, by, 4, 6).frames(recording), theirs)
 
 
+@settings(deadline=None)
 @given(recordings(), framings)
 def test_borders_are_when_frames_begin_and_end(recording: Recording, framing: Framing) -> None:
     borders = framing.borders(recording)
