@@ -161,7 +161,9 @@ def whole_edits(
             change[place] -= ledger.remove(int(events[first[at] + one]))
             continue
         low, length = borders[frames[at]], borders[frames[at] + 1] - borders[frames[at]]
-        x, y = columns[at] * wide + one % wide, rows[at] * high + one // wide % high
+        # Neighbouring places take different pixels of theirs: a lattice would give the attack away.
+        spot = (one + frames[at] + rows[at] + 2 * columns[at]) % (high * wide)
+        x, y = columns[at] * wide + spot % wide, rows[at] * high + spot // wide
         event = Event(x, y, low + (2 * one + 1) * length // (2 * int(whole[place])), polarities[at])
         change[place] += ledger.add_near(event, low, low + length - 1)
     return ledger.edits(), change.reshape(delta.shape)
