@@ -58,12 +58,7 @@ class Walk:
     @property
     def batch(self) -> Tensor:
         """Numbers of the images to compute with, ascending: those that are left, and others where these are few."""
-        missing = min(LEAST_ROWS, len(self.x)) - len(self.left)
-        if missing <= 0:
-            return self.left
-        settled = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
-        settled[self.left] = False
-        return torch.cat([self.left, settled.nonzero().squeeze(1)[:missing]]).sort().values
+        return at_least(self.left, len(self.x))
 
     def of_left(self, values: Tensor, batch: Tensor) -> Tensor:
         """From a value for each image of the batch those of the images that are left."""
@@ -93,6 +88,16 @@ class Walk:
             if wanted >= step:
                 kept[rows] = self.x[rows]
         self.left = self.left[~torch.isin(self.left, rows)]
+
+
+def at_least(rows: Tensor, size: int) -> Tensor:
+    """These rows of a batch of `size`, ascending [M], and others with them where they are fewer than `LEAST_ROWS`."""
+    missing = min(LEAST_ROWS, size) - len(rows)
+    if missing <= 0:
+        return rows
+    others = torch.ones(size, dtype=torch.bool, device=rows.device)
+    others[rows] = False
+    return torch.cat([rows, others.nonzero().squeeze(1)[:missing]]).sort().values
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:

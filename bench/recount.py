@@ -65,6 +65,40 @@ def recount(original: Recording, edited: Recording, threat: EventThreat) -> Reco
     return Recount(len(original), counts.added, counts.removed, counts.moved, problem)
 
 
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Which events differ between an original of n events and what was made of it, of m.
+
+    Attributes:
+        removed, added: of the original, bool [n], and of the edited recording, bool [m].
+        moved: numbers of the events that were moved, in the original and in the edited recording, int64 [k, 2].
+    """
+
+    removed: NDArray[np.bool_]
+    added: NDArray[np.bool_]
+    moved: Whole
+
+
+def changes(original: Recording, edited: Recording, max_shift: int) -> Changes:
+    """The events that `recount` counts first, whatever the bounds: for pictures.
+
+    Args:
+        original, edited: of one sensor, in the order of their times.
+        max_shift: microseconds within which a removal and an addition of one pixel and polarity are a move.
+    """
+    known, found = _codes(original), _codes(edited)
+    kept, new = _kept(original.t, known, edited.t, found)
+    gone = ~kept
+    pairs: list[tuple[int, int]] = []
+    for line in np.intersect1d(known[gone], found[new]).tolist() if max_shift else []:
+        (was,), (now,) = np.nonzero(gone & (known == line)), np.nonzero(new & (found == line))
+        matched = _pairs(original.t[was].tolist(), edited.t[now].tolist(), max_shift)
+        pairs += [(int(was[i]), int(now[j])) for i, j in matched]
+    moved = np.array(pairs, np.int64).reshape(-1, 2)
+    gone[moved[:, 0]], new[moved[:, 1]] = False, False
+    return Changes(gone, new, moved)
+
+
 def _codes(recording: Recording) -> Whole:
     """Pixel and polarity of each event as one number; the polarity is its last bit."""
     pixel = recording.y.astype(np.int64) * recording.sensor.width + recording.x
@@ -223,10 +257,17 @@ def _broken(found: Sequence[int], bounds: Bounds) -> str:
 
 def _matching(gone: Sequence[int], new: Sequence[int], reach: int) -> int:
     """The most pairs of two ordered lists that lie at most `reach` apart."""
-    i = j = pairs = 0
+    return len(_pairs(gone, new, reach))
+
+
+def _pairs(gone: Sequence[int], new: Sequence[int], reach: int) -> list[tuple[int, int]]:
+    """Places of such pairs."""
+    i = j = 0
+    pairs = []
     while i < len(gone) and j < len(new):
         if abs(gone[i] - new[j]) <= reach:
-            i, j, pairs = i + 1, j + 1, pairs + 1
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
         elif gone[i] < new[j]:
             i += 1
         else:

@@ -173,6 +173,11 @@ ATTACKS = Registry(
         "sda": "attacks.events.sda:SDA",
         "spikefool": "attacks.events.spikefool:SPIKEFOOL",
         "yao": "attacks.events.yao:YAO",
+        "sparse": "attacks.events.sparse:SPARSE",
+        "frame": "attacks.events.frame:FRAME",
+        "corner": "attacks.events.corner:CORNER",
+        "dash": "attacks.events.dash:DASH",
+        "mf-dash": "attacks.events.mfdash:MF_DASH",
     },
 )
 GRADIENTS = Registry(

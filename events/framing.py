@@ -76,6 +76,21 @@ class Framing:
         index: NDArray[np.int64] = np.minimum(since // self._span(recording), self.T - 1)
         return index
 
+    def borders(self, recording: Recording) -> NDArray[np.int64]:
+        """When each frame begins, and when the last one ends: int64 [T + 1] in microseconds, never decreasing.
+
+        Frame f sees the time from borders[f] up to, but not including, borders[f + 1]. By number two frames share a
+        microsecond where their events do; it is then the later one's. An empty frame by number takes no time.
+        """
+        first, last = (int(recording.t[0]), int(recording.t[-1])) if len(recording) else (0, -1)
+        if self.by == "time":
+            starts = first + np.arange(self.T) * (self._span(recording) if len(recording) else 1)
+        else:
+            events = np.searchsorted(self.frame_of(recording), np.arange(self.T))
+            starts = recording.t[events] if len(recording) else np.zeros(self.T, np.int64)
+        borders: NDArray[np.int64] = np.minimum(np.append(starts, last + 1), last + 1)
+        return borders
+
     def by_number(self, n: int) -> NDArray[np.int64]:
         """The frame of each of n events in their order if frames hold equally many: int64 [n]."""
         share = n // self.T

@@ -93,17 +93,32 @@ class Ledger:
         self._spend("added", event.p)
         return True
 
+    def add_near(self, event: Event, low: int, high: int) -> bool:
+        """Add an event at the microsecond of [low, high] nearest to its own where that is allowed; False if none is."""
+        earlier, later = min(event.t, high), max(event.t, low)
+        # Whatever is in the way, the time at which a pixel's neighbour ends is the next that may do.
+        while earlier >= low and (taken := self._in_the_way(event._replace(t=earlier))) is not None:
+            earlier = taken - max(self.threat.min_gap, 1)
+        while later <= high and (taken := self._in_the_way(event._replace(t=later))) is not None:
+            later = taken + max(self.threat.min_gap, 1)
+        free = [t for t in (earlier, later) if low <= t <= high]
+        return bool(free) and self.add(event._replace(t=min(free, key=lambda t: abs(t - event.t))))
+
     def edits(self) -> Edits:
         """What was done so far."""
         new = np.array(self._new, np.int64).reshape(-1, 4)
         return Edits(self._removed.copy(), self._t.copy(), x=new[:, 0], y=new[:, 1], p=new[:, 3], at=new[:, 2])
 
     def _fits(self, event: Event) -> bool:
-        if not 0 <= event.t <= self._last or event in self._vacated:
-            return False
+        return 0 <= event.t <= self._last and self._in_the_way(event) is None
+
+    def _in_the_way(self, event: Event) -> int | None:
+        """The time of what forbids an event at its own: another too near at its pixel, or one that was taken there."""
+        if event in self._vacated:
+            return event.t
         gap, times = self.threat.min_gap, self._pixels.get((event.x, event.y), [])
         at = bisect_left(times, event.t - gap + 1)
-        return gap == 0 or at == len(times) or times[at] >= event.t + gap
+        return times[at] if gap and at < len(times) and times[at] < event.t + gap else None
 
     def _leave(self, number: int, event: Event, kind: str) -> None:
         self._touched.add(number)

@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from bench.cli import options as o
 from bench.errors import BenchError
@@ -14,11 +15,34 @@ if TYPE_CHECKING:
     from bench.store import CellRow, Store
 
 
+_DRAWN = "Drawn samples"
+_LONGEST_NUMBER = 4
+"""More digits than any number of samples has are a cell's key."""
+
+
+class ShowCommand(TyperCommand):
+    """Reads `--samples 8` as `--pictures 8`: typer knows no option whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        read = list(args)
+        for place in reversed(range(len(args) - 1)):
+            number = args[place + 1]
+            if args[place] == "--samples" and number.isdecimal() and len(number) <= _LONGEST_NUMBER:
+                read[place] = "--pictures"
+        return super().parse_args(ctx, [_spelled(word) for word in read])
+
+
+def _spelled(word: str) -> str:
+    return word.replace("--samples=", "--pictures=", 1) if word.startswith("--samples=") else word
+
+
 def show(
     key: Annotated[
         str, typer.Argument(help="A cell's key, or its beginning, as `bench run` and `bench ls runs` print it.")
     ],
-    samples: Annotated[bool, typer.Option("--samples", help="Print every image's outcome.")] = False,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Print every image's outcome. With a number, as --pictures.")
+    ] = False,
     repeat: Annotated[
         bool,
         typer.Option(
@@ -26,11 +50,56 @@ def show(
             help="Print one command that measures the cell again in a fresh folder. Exit status 1, and why, where that cannot give the same bits.",
         ),
     ] = False,
+    pictures: Annotated[
+        int | None,
+        typer.Option(
+            "--pictures",
+            metavar="INT",
+            help="Attack so many samples again, first those that the attack breaks, and write pictures and animations.",
+            rich_help_panel=_DRAWN,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="RESULTS/samples if not given.", rich_help_panel=_DRAWN),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="Where the cell's samples are, for an .npz file of your own.",
+            rich_help_panel=_DRAWN,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Where the cell's weights are, if they moved.",
+            rich_help_panel=_DRAWN,
+        ),
+    ] = None,
+    plugins: o.Plugins = None,
+    data_dir: o.DataDir = o.DEFAULT_DATA,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
     results: o.Results = o.DEFAULT_RESULTS,
     store: o.StoreTarget = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show a cell: its rates, its cost, its full specification, and where it comes from."""
+    """Show a cell: its rates, its cost, its full specification, and where it comes from.
+
+    With --samples 8 the attack is run again for eight of its samples, with the random numbers of the stored run. A
+    picture shows each without and under attack, what changed and when; of event data there is an animation of each.
+
+    Example:
+
+      bench show 3f2a --samples 8 -o pictures
+    """
+    if pictures is None and (output or dataset or weights):
+        raise BenchError("-o, --dataset and --weights are for drawn samples: give --samples 8 or another number")
     if samples and repeat:
         raise BenchError("--samples shows what was measured and --repeat measures it again: leave one of them out")
     from attacks.events.threat import EVENTS
@@ -48,6 +117,19 @@ def show(
         print(json.dumps(failure_json(failures[0]), indent=1)) if as_json else print_failure(failures[0])
         return
     row = opened.cell(key)
+    if pictures is not None:
+        if repeat:
+            raise BenchError(
+                "--samples N draws what was measured and --repeat measures it again: leave one of them out"
+            )
+        o.load_plugins(plugins)
+        from bench.cli.samples import draw
+
+        folder = output or results / "samples"
+        places = (folder, results / "checkpoints", data_dir, dataset, weights)
+        written = draw(opened, row, pictures, *places, device, threads)
+        print(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
+        return
     if repeat:
         _repeat(opened, row, results, as_json)
         return
@@ -67,8 +149,8 @@ def show(
             shown["samples"] = samples_json(outcome)
         print(json.dumps(shown, indent=1))
     else:
-        weights, provenance = opened.weights(row.weights_key), opened.provenance(row.key)
-        print_cell(row, weights, provenance, outcome, opened.shares(row.key), edits)
+        known, provenance = opened.weights(row.weights_key), opened.provenance(row.key)
+        print_cell(row, known, provenance, outcome, opened.shares(row.key), edits)
         if failures:
             print_failure(failures[0])
 

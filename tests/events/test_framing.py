@@ -130,3 +130,26 @@ def test_frames_are_those_of_spikingjelly_where_it_has_any(
         assert by == "time", "it has frames of equal numbers for every recording"
         return
     assert np.array_equal(Framing(T, by, 4, 6).frames(recording), theirs)
+
+
+@settings(deadline=None)
+@given(recordings(), framings)
+def test_borders_are_when_frames_begin_and_end(recording: Recording, framing: Framing) -> None:
+    borders = framing.borders(recording)
+    assert borders.shape == (framing.T + 1,) and (np.diff(borders) >= 0).all()
+    frame = framing.frame_of(recording)
+    assert (borders[frame] <= recording.t).all()
+    # By number the events of one microsecond may be in two frames.
+    late = recording.t >= borders[frame + 1]
+    assert not late.any() or framing.by == "number"
+    assert (recording.t[late] == borders[frame + 1][late]).all()
+    if len(recording):
+        assert (borders[0], borders[-1]) == (recording.t[0], recording.t[-1] + 1)
+
+
+def test_borders_of_a_pause() -> None:
+    recording = at_times(100, 101, 102, 103, 901)
+    assert Framing(4, "time", 4, 6).borders(recording).tolist() == [100, 300, 500, 700, 902]
+    assert Framing(2, "number", 4, 6).borders(recording).tolist() == [100, 102, 902]
+    assert Framing(8, "number", 4, 6).borders(at_times(5, 9)).tolist() == [5] * 8 + [10]
+    assert Framing(4, "time", 4, 6).borders(at_times(5, 6)).tolist() == [5, 6, 7, 7, 7]
