@@ -25,7 +25,7 @@ LIF, NOISY = NeuronSpec(), NeuronSpec("nlif", params=(("noise_var", 0.1),))
 
 def passes(file: str, **variables: str) -> None:
     """The tests of a file pass in a process of their own: whether Triton interprets is settled when it is imported."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", str(HERE / file)]
     inherited = {name: value for name, value in environment().items() if not name.startswith("TRITON_INTERPRET")}
     done = subprocess.run(command, env={**inherited, **variables}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
