@@ -314,7 +314,9 @@ def _dataset(data: Any, model: nn.Module, device: str, scale: int | None) -> tup
         images = images if images.dtype == torch.uint8 else images.to(torch.float32)
         scale = 255 if scale is None else scale
     else:
-        images = images.to(torch.int32) if images.dtype == torch.int64 else images
+        if images.dtype.is_floating_point or images.dtype == torch.bool:
+            raise BenchError(f"frames [N, T, C, H, W] must be whole event counts, got {images.dtype}")
+        images = images if images.dtype == torch.uint8 else images.to(torch.int32)
         scale = max(int(images.max()), 1) if scale is None else scale
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise BenchError(f"labels must be integers, got {labels.dtype}")

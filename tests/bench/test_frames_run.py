@@ -316,6 +316,10 @@ def test_a_model_in_hand_is_evaluated_on_frames(shared: Path) -> None:
     assert scaled["robust"].iloc[0] == pytest.approx(frame.loc["fgsm", "robust"], abs=0.05)
     with pytest.raises(BenchError, match="whole event counts"):
         evaluate(Counting(), (x / 2.0, y), ["fgsm"])
+    with pytest.raises(BenchError, match="whole event counts"):
+        evaluate(Counting(), (np.full(x.shape, np.nan), y), ["fgsm"])
+    narrow = evaluate(Counting(), (x.astype(np.uint16), y), ["fgsm"], eps="1", scale=1).frame()
+    assert narrow["robust"].iloc[0] == frame.loc["fgsm", "robust"]
     with pytest.raises(BenchError, match="negative"):
         evaluate(Counting(), (-x, y), ["fgsm"])
     with pytest.raises(BenchError, match="scale is for frames"):
