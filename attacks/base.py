@@ -41,7 +41,7 @@ class Attack:
             False for an attack whose schedule looks at the step count.
         added: parameters that came after results were stored: left out of keys at their default.
         alpha_per_eps: where `defaults` has an `alpha` of None, alpha = eps times this.
-        norms: the norms it can work in.
+        norms: the norms it can work in; with the domain `events` that alone.
         cost: from the step count to (forward passes, backward passes) per sample.
         eot: gradients of a stochastic network are means over so many draws, unless the user says otherwise.
         deterministic_only: whether it is refused for stochastic networks.
@@ -85,6 +85,8 @@ class Attack:
     def __post_init__(self) -> None:
         if self.domain not in ("frames", "events"):
             raise ValueError(f"domain must be frames or events, got '{self.domain}'")
+        if self.domain == "events":
+            object.__setattr__(self, "norms", ("events",))
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
 from bench.report.doubt import doubts
 from bench.statistics import Rate
+from bench.statistics.edits import KINDS, edit_summary
 from bench.store import CellRow, Store
 
 RATES = ("clean", "robust", "robust_any", "attack_success", "worst_draw")
 """Each is a column with `NAME_low` and `NAME_high` beside it, its 95% Wilson interval; all are shares in [0, 1]."""
+
+_EDITED = ("events", *KINDS)
 
 _RECIPE = ("epochs", "batch_size", "lr", "train_size", "augment")
 
@@ -25,8 +29,9 @@ def cells_frame(store: Store | None, rows: Iterable[CellRow] | None = None) -> p
     `epochs`, `batch_size`, `lr`, `train_size`, `augment`: missing for given weights), how (`attack`, `family`,
     `steps`, `restarts`, `eot`, `gradient`, `norm`, `eps` as a number and `eps_text` as written, `n`, `draws`,
     `attack_seed`, `test_set`, `weights`), whether it can be believed (`verdict`, `findings`, `audit`),
-    the rates of `RATES`, the cost (`forwards`, `backwards`, `seconds`) and the origin (`version`, `commit`, `dirty`,
-    `device`, `updated`).
+    the rates of `RATES`, for attacks on events over the recordings broken the mean share of events changed
+    (`changed_share`) and the attack success by the attack's own frames (`own_frames_success`), the cost (`forwards`,
+    `backwards`, `seconds`) and the origin (`version`, `commit`, `dirty`, `device`, `updated`).
 
     Args:
         store: where they are; without one, training and origin are missing.
@@ -37,15 +42,29 @@ def cells_frame(store: Store | None, rows: Iterable[CellRow] | None = None) -> p
     wanted = [row for row in rows if row.summary is not None]
     trained, origins = (store.trained(), store.origins([row.key for row in wanted])) if store else ({}, {})
     return pd.DataFrame(
-        [_line(row, trained.get(row.weights_key, {}), origins.get(row.key, {})) for row in wanted], columns=_COLUMNS
+        [_line(row, trained.get(row.weights_key, {}), origins.get(row.key, {})) | _edits(store, row) for row in wanted],
+        columns=_COLUMNS,
     )
+
+
+def _edits(store: Store | None, row: CellRow) -> dict[str, float | None]:
+    """What `edit_summary` says of an attack on events; nothing of others."""
+    outcome = store.outcome(row.key) if store is not None and row.norm == EVENTS else None
+    summary = edit_summary(outcome) if outcome is not None else None
+    if summary is None:
+        return {}
+    return {
+        "changed_share": round(summary.mean_share, 9) if summary.broken else None,
+        "own_frames_success": round(summary.believed.value, 9) if summary.believed.n else None,
+    }
 
 
 def samples_frame(store: Store, rows: Sequence[CellRow]) -> pd.DataFrame:
     """One row for each image of each cell: what `cells_frame` names the cell by, and the image's outcome.
 
     Columns: `key`, `dataset`, `model`, `defense`, `seed`, `attack`, `eps`, `image` (its index in the test set),
-    `clean`, `robust`, `robust_any` (shares of the scoring draws), `margin_clean`, `margin_last`, `flags`.
+    `clean`, `robust`, `robust_any` (shares of the scoring draws), `margin_clean`, `margin_last`, `flags`, and of
+    attacks on events `events`, `added`, `removed`, `moved`.
     """
     parts = []
     for row in rows:
@@ -65,6 +84,7 @@ def samples_frame(store: Store, rows: Sequence[CellRow]) -> pd.DataFrame:
                     "margin_clean": outcome.margin_clean,
                     "margin_last": outcome.margin_last,
                     "flags": outcome.flags,
+                    **({} if outcome.edits is None else dict(zip(_EDITED, outcome.edits.T, strict=True))),
                 }
             )
         )
@@ -115,6 +135,6 @@ _COLUMNS = [
     "key", "dataset", "model", "T", "decay", "neuron", "surrogate", "defense", "seed", *_RECIPE,
     "attack", "family", "steps", "restarts", "eot", "gradient", "norm", "eps", "eps_text", "n", "draws",
     "attack_seed", "test_set", "weights", "verdict", "findings", "audit",
-    *(f"{name}{end}" for name in RATES for end in ("", "_low", "_high")),
+    *(f"{name}{end}" for name in RATES for end in ("", "_low", "_high")), "changed_share", "own_frames_success",
     "forwards", "backwards", "seconds", "version", "commit", "dirty", "device", "updated",
 ]  # fmt: skip

@@ -120,7 +120,6 @@ RANDOM_EDITS = Attack(
     random_edits,
     "random edits of events, exactly the budget: what the others must beat",
     defaults={"tries": 1},
-    norms=("events",),
     cost=lambda steps: (1, 0),
     domain="events",
 )

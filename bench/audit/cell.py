@@ -21,6 +21,12 @@ class Judgement:
     findings: tuple[Finding, ...]
 
 
+_LEGAL = {
+    False: ("ball", "proposals in the ball and the box", "proposals outside the ball"),
+    True: ("edits", "edits within the budget and the rules", "edits that the threat model forbids"),
+}
+
+
 def judge_cell(outcome: Outcome, classes: int, *, gradients: bool) -> Judgement:
     """Decide whether a cell's rates can be believed.
 
@@ -35,7 +41,7 @@ def judge_cell(outcome: Outcome, classes: int, *, gradients: bool) -> Judgement:
     """
     findings = [
         _flagged(outcome, Flag.NAN, "nan", "finite logits", "NaN or infinite logits"),
-        _flagged(outcome, Flag.OUTSIDE, "ball", "proposals in the ball and the box", "proposals outside the ball"),
+        _flagged(outcome, Flag.OUTSIDE, *_LEGAL[outcome.edits is not None]),
         _flagged(outcome, Flag.PLACEBO, "placebo", "eps = 0 scores as no attack", "eps = 0 scores differently"),
         _flagged(outcome, Flag.TIE, "ties", "ties", "ties for the first place, which count as wrong", TIE_LIMIT),
         _chance(outcome, classes),

@@ -102,8 +102,10 @@ def show(
         raise BenchError("-o, --dataset and --weights are for drawn samples: give --samples 8 or another number")
     if samples and repeat:
         raise BenchError("--samples shows what was measured and --repeat measures it again: leave one of them out")
-    from bench.report.cells import cell_json, print_cell, samples_json
+    from attacks.events.threat import EVENTS
+    from bench.report.cells import cell_json, edits_json, print_cell, samples_json
     from bench.report.failure import failure_json, print_failure
+    from bench.statistics.edits import edit_summary
     from bench.store.roster import Roster
 
     opened = o.open_existing_store(results, store)
@@ -131,7 +133,9 @@ def show(
     if repeat:
         _repeat(opened, row, results, as_json)
         return
-    outcome = opened.outcome(row.key) if samples else None
+    edited = row.norm == EVENTS and row.summary is not None
+    found = opened.outcome(row.key) if samples or edited else None
+    outcome, edits = found if samples else None, edit_summary(found) if edited and found is not None else None
     if as_json:
         shown = cell_json(row) | {
             "spec": dict(row.spec),
@@ -140,12 +144,13 @@ def show(
             "chunks": [{"start": start, "n": n, "provenance": run} for start, n, run in opened.shares(row.key)],
         }
         shown["failure"] = failure_json(failures[0]) if failures else None
+        shown |= {"edits": edits_json(edits)} if edits is not None else {}
         if outcome is not None:
             shown["samples"] = samples_json(outcome)
         print(json.dumps(shown, indent=1))
     else:
         known, provenance = opened.weights(row.weights_key), opened.provenance(row.key)
-        print_cell(row, known, provenance, outcome, opened.shares(row.key))
+        print_cell(row, known, provenance, outcome, opened.shares(row.key), edits)
         if failures:
             print_failure(failures[0])
 

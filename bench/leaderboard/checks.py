@@ -15,6 +15,7 @@ from bench.errors import BenchError, describe
 from bench.exchange.bundle import Parcel
 from bench.leaderboard.submission import Submission
 from bench.names import without_eot
+from bench.plan import recordings_hash
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json
@@ -118,7 +119,7 @@ def _check_weights(submission: Submission, parcel: Parcel, cell: CellSpec) -> No
 
 
 def _check_images(cell: CellSpec, dataset: Dataset) -> None:
-    if dataset.test_hash != cell.test_hash:
+    if dataset.test_hash != cell.test_hash or recordings_hash(cell.attack, dataset) != cell.recordings:
         raise BenchError(f"the test images of '{cell.dataset}' are not those that the cells were measured on")
     shape = (cell.model.num_classes, tuple(cell.model.in_shape))
     frames = cell.model.T if cell.model.frames else None

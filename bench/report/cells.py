@@ -1,9 +1,11 @@
 """Stored cells: a list of them, one in full, and either for programs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
 from bench.outcome import Outcome
 from bench.report.doubt import audit_line, doubts, mark, placebo_line, reasons
@@ -20,6 +22,7 @@ from bench.report.text import (
     percent,
 )
 from bench.statistics import Rate
+from bench.statistics.edits import KINDS, EditSummary
 from bench.store import CellRow, Kind
 
 _UNDONE = {"running": "unfinished", "failed": "failed", "done": "done"}
@@ -123,8 +126,9 @@ def print_cell(
     provenance: Mapping[str, Any],
     outcome: Outcome | None,
     shares: Sequence[Share] = (),
+    edits: EditSummary | None = None,
 ) -> None:
-    """Everything about one cell."""
+    """Everything about one cell; `outcome` where every image is to be listed, `edits` of an attack on events."""
     console = make_console()
     table = make_table(f"{row.defense} under {row.attack} on {row.dataset}")
     table.show_header = False
@@ -139,18 +143,22 @@ def print_cell(
     if row.summary is not None:
         for name in ("clean", "robust", "robust_any", "attack_success", "worst_draw"):
             rate: Rate = getattr(row.summary, name)
+            if name == "robust_any" and row.norm == EVENTS:
+                continue
             lines.append(
                 ({"robust_any": "any iterate"}.get(name, name.replace("_", " ")), f"{percent(rate)}  (n = {rate.n})")
             )
         if row.summary.majority is not None and row.draws > 1:
             lines.append(("majority", f"{percent(row.summary.majority)}  (right in more than half of the draws)"))
+    if edits is not None:
+        lines += _edit_lines(edits)
     attack, model = row.spec["attack"], row.spec["model"]
     neuron, own = model["neuron"], "the network's own"
     steps = [f"{attack['steps']} steps"] if attack["steps"] else []
     params = [f"{key} {value}" for key, value in attack["params"]]
     averaged = [f"eot {attack['eot']}"] if attack.get("eot", 1) > 1 else []
     lines += [
-        ("threat", f"{row.norm}, eps {format_eps(Fraction(row.eps))}, box [{attack['low']:g}, {attack['high']:g}]"),
+        ("threat", _threat(row)),
         (
             "attack",
             ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}", *averaged]),
@@ -172,7 +180,7 @@ def print_cell(
     commit = (provenance.get("commit") or "")[:12]
     dirty = " with uncommitted changes" if provenance.get("dirty") else ""
     lines += [
-        ("test data", f"{row.spec['test_hash'][:12]}, first {row.n} images"),
+        ("test data", f"{row.spec['test_hash'][:12]}, first {row.n} images{_recordings(row)}"),
         ("code", f"bench {provenance.get('version')} {commit}{dirty}"),
         ("device", f"{provenance.get('device')}, {provenance.get('threads')} threads"),
         ("packages", ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items())),
@@ -186,12 +194,61 @@ def print_cell(
         table.add_row(*line)
     emit(console, table)
     if outcome is not None:
-        console.print("image  clean  robust  margin clean -> attacked")
+        edited = outcome.edits is not None
+        console.print(f"image  clean  robust  margin clean -> attacked{'  events: added, removed, moved' * edited}")
         for sample in samples_json(outcome):
+            counts = f"  {sample['events']:6}: " + ", ".join(str(sample[k]) for k in KINDS) if edited else ""
             console.print(
                 f"{sample['image']:5}  {sample['clean']:5.2f}  {sample['robust']:6.2f}  "
-                f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}"
+                f"{sample['margin_clean']:7.3f} -> {sample['margin_last']:7.3f}{counts}"
             )
+
+
+def _threat(row: CellRow) -> str:
+    attack, eps = row.spec["attack"], format_eps(Fraction(row.eps))
+    if row.norm != EVENTS:
+        return f"{row.norm}, eps {eps}, box [{attack['low']:g}, {attack['high']:g}]"
+    rules = f"; {attack['rules'].replace('=', ' ').replace(',', ', ')}" if attack.get("rules") else ""
+    return f"{row.norm}, eps {eps}: at most floor({eps} n) edits of a recording of n events{rules}"
+
+
+def _recordings(row: CellRow) -> str:
+    found = row.spec.get("recordings", "")
+    return f", recordings {found[:12]}" if found else ""
+
+
+def _edit_lines(edits: EditSummary) -> list[tuple[str, str]]:
+    """What an attack on events changed, and what it believed."""
+    lines = []
+    if edits.broken:
+        kinds = ", ".join(f"{name} {count:.4g}" for name, count in edits.by_kind.items())
+        changed = f"mean {edits.mean:.4g} ({edits.mean_share:.2%} of the events), "
+        changed += f"median {edits.median:.4g} ({edits.median_share:.2%})"
+        lines += [
+            ("events changed", f"{changed}, over the {edits.broken} recordings broken"),
+            ("  mean by kind", kinds),
+        ]
+    else:
+        lines.append(("events changed", "no recording was broken"))
+    own = "attack success by the frames that the attack itself computed with, which no recording need have"
+    return [
+        *lines,
+        ("own frames", f"{percent(edits.believed)}  ({own}; the rates above are of recordings framed again)"),
+    ]
+
+
+def edits_json(edits: EditSummary) -> dict[str, Any]:
+    """A summary of edits for programs; null where nothing was broken."""
+
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        "broken": edits.broken,
+        **{name: number(getattr(edits, name)) for name in ("mean", "median", "mean_share", "median_share")},
+        **{f"mean_{name}": number(value) for name, value in edits.by_kind.items()},
+        "own_frames_success": _rate_json(edits.believed),
+    }
 
 
 def _shares(shares: Sequence[Share]) -> list[tuple[str, str]]:
@@ -224,6 +281,13 @@ def samples_json(outcome: Outcome) -> list[dict[str, Any]]:
             "margin_clean": float(outcome.margin_clean[i]),
             "margin_last": float(outcome.margin_last[i]),
             "flags": int(outcome.flags[i]),
+            **_edits_of(outcome, i),
         }
         for i in range(outcome.n)
     ]
+
+
+def _edits_of(outcome: Outcome, image: int) -> dict[str, int]:
+    if outcome.edits is None:
+        return {}
+    return dict(zip(("events", *KINDS), outcome.edits[image].tolist(), strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
 from bench.plan import Plan
 from bench.report.cells import cell_json, verdict
@@ -35,8 +36,9 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     # What is the same in every row belongs above the table, not in it.
     constant = [name for name in ("seed", "eps") if len({line[name] for line in lines}) == 1]
     facts = [f"{name} {lines[0][name]}" for name in constant]
+    norms = " and ".join(dict.fromkeys(cell.attack.norm for cell in plan.cells))
     table = make_table(
-        ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", first.attack.norm, *facts])
+        ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", norms, *facts])
         + f": {counted(len(lines), 'cell')}, {answered}"
     )
     for name in lines[0]:
@@ -58,6 +60,11 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         "Percent with 95% Wilson interval. Robust accuracy: right without and under the attack's last iterate; "
         "any iterate: also under the strongest one visited. Attack success: share of the clean-correct images it flips."
     )
+    if any(row.norm == EVENTS for row in report.rows):
+        console.print(
+            "Attacks on events: eps is edits for each event of a recording; every rate is of the edited recordings, "
+            "framed again, any iterate too. What was changed, and the rate by an attack's own frames: bench show KEY."
+        )
     note = footnote(report.rows)
     if note and not shown_as_matrix:
         console.print(note)
@@ -170,7 +177,8 @@ def next_commands(report: Report, protocol: str, store: str) -> None:
         f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{protocol}",
         f"bench table{store}",
     ]
-    if len({row.defense for row in report.rows}) > 1:
+    # Options of attacks on events are not for those on frames.
+    if len({row.defense for row in report.rows}) > 1 or any(row.norm == EVENTS for row in report.rows):
         del lines[1]
     console.print("Next:")
     for line in lines:

@@ -40,3 +40,12 @@ def wilson(hits: float, n: int, z: float = Z95) -> Rate:
     centre = scale * (p + z * z / (2 * n))
     half = scale * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Rate(hits, n, p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def success_rate(correct: float, flipped: float) -> Rate:
+    """Flipped out of correct; with several draws `correct` is an expectation and its interval uses the whole part."""
+    n = int(correct)
+    if n == 0:
+        return wilson(0, 0)
+    rate = wilson(min(max(flipped, 0.0) * n / correct, n), n)
+    return rate._replace(hits=flipped)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from attacks.threat import continuous
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, Network, hash_of_model, joined, relevant
-from bench.statistics import Rate, wilson
+from bench.statistics import Rate, success_rate, wilson
 from bench.store.problems import damaged
 from bench.store.schema import DONE, Audit, Cell, Weights
 
@@ -207,7 +207,7 @@ def _row(cell: Any, audits: Mapping[Network, Sequence[AuditRow]], bits: Mapping[
             wilson(cell.clean_hits, cell.n),
             wilson(cell.robust_hits, cell.n),
             wilson(cell.robust_any_hits, cell.n),
-            _success_rate(correct, correct - cell.robust_hits),
+            success_rate(correct, correct - cell.robust_hits),
             wilson(cell.worst_draw_hits, cell.n),
             wilson(cell.majority_hits, cell.n) if cell.majority_hits is not None else None,
         )
@@ -240,12 +240,3 @@ def audit_row(row: Audit) -> AuditRow:
         row.seconds,
         row.created,
     )
-
-
-def _success_rate(correct: float, flipped: float) -> Rate:
-    """Flipped out of correct; with several draws `correct` is an expectation and its interval uses the whole part."""
-    n = int(correct)
-    if n == 0:
-        return wilson(0, 0)
-    rate = wilson(min(max(flipped, 0.0) * n / correct, n), n)
-    return rate._replace(hits=flipped)
