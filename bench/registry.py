@@ -173,6 +173,11 @@ ATTACKS = Registry(
         "corner": "attacks.events.corner:CORNER",
         "dash": "attacks.events.dash:DASH",
         "mf-dash": "attacks.events.mfdash:MF_DASH",
+        "greedy": "attacks.events.greedy:GREEDY",
+        "retime": "attacks.events.retime:RETIME",
+        "sda": "attacks.events.sda:SDA",
+        "spikefool": "attacks.events.spikefool:SPIKEFOOL",
+        "yao": "attacks.events.yao:YAO",
     },
 )
 GRADIENTS = Registry(

@@ -1,0 +1,160 @@
+"""Best-first search over edits: the gradient proposes, the network as it would truly see them decides."""
+
+import math
+from collections.abc import Collection, Sequence
+from itertools import islice
+
+from torch import Tensor, nn
+
+from attacks.events.base import EventCandidate
+from attacks.events.draft import ADDED, Draft
+from attacks.events.gains import Floats
+from attacks.events.lens import Lens
+from attacks.events.ranking import Ranking
+from attacks.events.sight import Sight
+from attacks.events.sketch import Sketch
+from attacks.events.threat import EventThreat
+from attacks.gradients import frozen
+from events import Framing, Recording
+
+
+def climb(
+    model: nn.Module,
+    recordings: Sequence[Recording],
+    y: Tensor,
+    threat: EventThreat,
+    lens: Lens,
+    kinds: Collection[str],
+    steps: int,
+    width: int,
+) -> EventCandidate:
+    """Rounds of: rank all single edits by the margin's first-order gain, try some of them, go where the margin is best.
+
+    Tried in a round are the `width` best edits, each alone; then the best 2, 4, 8, ... together, up to twice the share
+    of the budget that is due in a round, once with each place of a frame getting one event at most, once with as many
+    as there is time for. Every trial is a legal list of events that is framed anew, so that borders of frames move as
+    they would. Where no trial raises the margin the best one is taken all the same, since a margin made of spikes has
+    plateaus; the draft of the largest margin is kept, and once the budget is spent the search goes back to it and tries
+    the edits that come next. A sample is left alone once it is misclassified (not on a stochastic network, where that
+    may be luck) or no edit is left to be tried.
+
+    Cost: a forward and backward pass a round, and about width + 2 log2(budget / steps) forward passes.
+
+    Args:
+        model, recordings, y, threat, lens: as every attack's on events.
+        kinds: of edits.
+        steps: rounds, at least 1.
+        width: single edits tried a round, at least 1.
+
+    Raises:
+        ValueError: steps or width below 1.
+    """
+    if steps < 1 or width < 1:
+        raise ValueError(f"steps and width must be at least 1, got {steps} and {width}")
+    sight = Sight.of(model, y, lens)
+    climbers = [_Climber(recording, threat, lens.framing, kinds, width, sight.patient) for recording in recordings]
+    with frozen(model):
+        for step in range(steps):
+            left = [row for row, climber in enumerate(climbers) if climber.climbs()]
+            if not left:
+                break
+            slopes = sight.slopes(left, [climbers[row].draft.recording for row in left], 2 * step)
+            for row, slope in zip(left, slopes, strict=True):
+                climbers[row].look(slope, steps - step)
+            owners = [row for row in left for _ in climbers[row].trials]
+            shown = [draft.recording for row in left for draft in climbers[row].trials]
+            margins = iter(sight.margins(owners, shown, 2 * step + 1).tolist())
+            for row in left:
+                climbers[row].judge(list(islice(margins, len(climbers[row].trials))))
+    return EventCandidate(tuple(climber.best.recording for climber in climbers))
+
+
+class _Climber:
+    """One sample's search.
+
+    Attributes:
+        draft: where it stands.
+        best: where the margin was largest.
+        trials: what is to be judged: the present draft and the trials that start from it.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        threat: EventThreat,
+        framing: Framing,
+        kinds: Collection[str],
+        width: int,
+        patient: bool,
+    ) -> None:
+        self.draft = self.best = Draft.of(recording)
+        self.trials: list[Draft] = []
+        self._threat, self._framing, self._kinds = threat, framing, kinds
+        self._width, self._patient = width, patient
+        self._margin = -math.inf
+        # How many of the edits that start from the best draft were refused, and whether those were all.
+        self._refused, self._exhausted = 0, False
+
+    def climbs(self) -> bool:
+        """Whether to go on; takes a search that has no budget left back to the best draft."""
+        if self._margin > 0 and not self._patient:
+            return False
+        if self.draft is not self.best and Sketch(self.draft, self._threat).is_spent:
+            self.draft = self.best
+        return not (self._exhausted or Sketch(self.draft, self._threat).is_spent)
+
+    def look(self, slope: Floats, rounds: int) -> None:
+        """Choose what to try, given the margin's slope in each count and how many rounds are left."""
+        left = self._threat.edits(len(self.draft.original)) - self.draft.count
+        due = min(left, math.ceil(2 * left / rounds))
+        skipped = self._refused if self.draft is self.best else 0
+        most = max(due, skipped + self._width)
+        ranking = Ranking(self.draft, self._framing, slope, self._threat, most, self._kinds)
+        single = self._singles(ranking, skipped)
+        if not single:
+            # From a place that was only passed through, the way back is left.
+            self._exhausted, self.draft, self.trials = self.draft is self.best, self.best, [self.best]
+            return
+        self.trials = [self.draft, *single]
+        if not skipped:
+            self.trials += self._together(ranking, due, repeat=False) + self._together(ranking, due, repeat=True)
+
+    def judge(self, margins: list[float]) -> None:
+        """Go on from the trial of the largest margin."""
+        if self.draft is self.best:
+            # On a stochastic network of the same noise as its rivals'.
+            self._margin = margins[0]
+        if len(margins) == 1 or (self._margin > 0 and not self._patient):
+            return
+        place = max(range(1, len(margins)), key=lambda trial: margins[trial])
+        if margins[place] > self._margin:
+            self.best, self._margin, self._refused = self.trials[place], margins[place], 0
+        elif self.draft is self.best:
+            self._refused += self._width
+        self.draft = self.trials[place]
+
+    def _singles(self, ranking: Ranking, skipped: int) -> list[Draft]:
+        drafts: list[Draft] = []
+        for place in range(skipped, len(ranking)):
+            if len(drafts) == self._width:
+                break
+            sketch = Sketch(self.draft, self._threat)
+            if sketch.take(ranking.wish(place)):
+                drafts.append(sketch.draft())
+        return drafts
+
+    def _together(self, ranking: Ranking, most: int, *, repeat: bool) -> list[Draft]:
+        """The best 2, 4, 8, ... edits, at most so many; with `repeat` as many events a place as find time."""
+        sketch, drafts, due = Sketch(self.draft, self._threat), [], 2
+        for wish, gain in zip(ranking, ranking.gains, strict=True):
+            if gain <= 0 or len(sketch) == most:
+                break
+            while len(sketch) < most and sketch.take(wish):
+                if len(sketch) == due:
+                    drafts.append(sketch.draft())
+                    due *= 2
+                if not repeat or wish.kind != ADDED:
+                    break
+        if len(sketch) > 1 and 2 * len(sketch) != due:
+            drafts.append(sketch.draft())
+        return drafts
