@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks.base import Attack
+from attacks.base import Attack, per_sample
 from attacks.events.base import EventCandidate
 from attacks.events.edits import Edits
 from attacks.events.ledger import Event, Ledger
@@ -34,11 +34,11 @@ def sparse(
     steps: int,
     rng: CounterRNG,
     lr: float = 0.25,
-    lam: float = 0.02,
+    lam: float = 0.1,
 ) -> EventCandidate:
     """Adam on a modifier of all frames, whose most promising entries become events that are added or removed.
 
-    It minimises -log(1 - p_y) + lam * sum_t ||delta_t||_2 over a modifier delta of the counts, where p_y is the true
+    It minimises -log(1 - p_y) + w * sum_t ||delta_t||_2 over a modifier delta of the counts, where p_y is the true
     class's probability; the second term, an l2,1 norm, empties whole frames. After each step the entries are rounded to
     whole events, as far as the budgets go, those first whose size times Adam's mean gradient promises most; the events
     are added within the frame that the modifier means, or removed from it, and the result is framed anew. A recording
@@ -59,7 +59,8 @@ def sparse(
         steps: of Adam, at least 1.
         rng: not used; the attack has nothing random.
         lr: Adam's step, in counts, more than 0.
-        lam: weight of the l2,1 norm of the counts' modifier, at least 0.
+        lam: weight of the l2,1 norm, in units of the frame with the largest gradient at the start, [0, 1): a fixed
+            weight would stop the attack where gradients are small. At 1 no frame would be worth a change.
 
     Returns:
         one recording each, within the budget: the first that the network errs on, or else the one of largest margin.
@@ -70,11 +71,12 @@ def sparse(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if not (lr > 0 and lam >= 0):
-        raise ValueError(f"lr must be more than 0 and lam at least 0, got lr={lr} and lam={lam}")
+    if not (lr > 0 and 0 <= lam < 1):
+        raise ValueError(f"lr must be more than 0 and lam in [0, 1), got lr={lr} and lam={lam}")
     best, believed = list(recordings), lens.frames(recordings)
     counts = believed * lens.scale
     delta, mean, square = (torch.zeros_like(counts) for _ in range(3))
+    weight = counts.new_zeros(len(counts))
     truth, patient = Reframed(model, y, lens), is_stochastic(model)
     with frozen(model):
         margins = truth.margins(best)
@@ -87,7 +89,10 @@ def sparse(
             truth.seek(step)
             with part_of_batch(rows, len(best)):
                 at = input_gradient(model, (counts[rows] + delta[rows]) / lens.scale, y[rows], surprise)
-            grad = at.grad / lens.scale + lam * _direction(delta[rows])
+            grad = at.grad / lens.scale
+            if step == 1:
+                weight[rows] = lam * grad.flatten(2).norm(dim=2).amax(1)
+            grad = grad + per_sample(weight[rows], grad) * _direction(delta[rows])
             mean[rows] = _DECAYS[0] * mean[rows] + (1 - _DECAYS[0]) * grad
             square[rows] = _DECAYS[1] * square[rows] + (1 - _DECAYS[1]) * grad**2
             root = (square[rows] / (1 - _DECAYS[1] ** step)).sqrt()
@@ -173,7 +178,7 @@ SPARSE = Attack(
     sparse,
     "Adam on a modifier of the frames that becomes whole events (DVS-Attacks)",
     takes_steps=True,
-    defaults={"lr": 0.25, "lam": 0.02},
+    defaults={"lr": 0.25, "lam": 0.1},
     norms=("events",),
     cost=lambda steps: (2 * steps + 1, steps),
     domain="events",

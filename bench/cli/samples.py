@@ -122,7 +122,7 @@ def _changed(sample: "Sample", changed: float, data: "Dataset") -> str:
     if sample.recording is not None:
         return f"{changed:,.0f} of {len(sample.recording):,} events changed"
     total = float(sample.x.double().sum()) * data.scale
-    return f"{changed:,.1f} of {total:,.0f} counts changed".replace(".0 of", " of")
+    return f"{total:,.0f} counts, changes of {changed:,.1f}"
 
 
 @contextmanager

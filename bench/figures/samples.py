@@ -44,8 +44,7 @@ def draw_samples(views: Sequence[View], titles: Sequence[str], about: str) -> Fi
             _show(panels, view, slice(None), _full(view))
             _timeline(panels[3], view)
         whole = all(view.whole for view in views)
-        moves = any(view.moved.any() for view in views)
-        figure.legend(handles=_legend(whole, moves), loc="outside upper left", ncols=6, fontsize=7)
+        figure.legend(handles=_legend(views), loc="outside upper left", ncols=6, fontsize=7)
         caption(figure, f"{_sentence(whole)} {about}", 150)
     return figure
 
@@ -58,8 +57,7 @@ def animate_sample(view: View, title: str) -> bytes:
         grid = figure.add_gridspec(2, 3, height_ratios=(3.4, 1))
         panels: list[Axes] = [figure.add_subplot(grid[0, column]) for column in range(3)]
         line = figure.add_subplot(grid[1, :])
-        handles = _legend(view.whole, bool(view.moved.any()))
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=7)
+        figure.legend(handles=_legend([view]), loc="outside lower center", ncols=6, fontsize=7)
         _timeline(line, view)
         _ground(panels, view)
         cursor = line.axvspan(view.edges[0], view.edges[1], color="#000000", alpha=0.18, lw=0)
@@ -152,12 +150,13 @@ def _timeline(axes: Axes, view: View) -> None:
     axes.set_ylabel("changes" if view.whole else "counts", fontsize=7, labelpad=1)
 
 
-def _legend(whole: bool, moves: bool) -> list[Any]:
+def _legend(views: Sequence[View]) -> list[Any]:
+    """Of what there is in some view."""
     patches: list[Any] = [Patch(color=c, label=name) for name, c in (("ON", ON), ("OFF", OFF), ("both", BOTH))]
-    if not whole:
+    if not all(view.whole for view in views):
         return [*patches, Patch(color=MORE, label="more"), Patch(color=LESS, label="less")]
     for name, (mark, colour) in _MARKS.items():
-        if name != "moved" or moves:
+        if any(getattr(view, name).any() for view in views):
             face = "none" if mark == "o" else colour
             patches.append(Line2D([], [], marker=mark, color=colour, markerfacecolor=face, lw=0, label=name))
     return patches
