@@ -83,6 +83,8 @@ def preset(name: str, dataset: str | None = None) -> tuple[dict[str, Any], ...]:
     if name not in PRESETS:
         raise BenchError(f"unknown preset '{name}'; choose from {', '.join(PRESETS)}")
     wanted = PRESETS[name][0]["dataset"]
-    left_out = ("model",) if name in _OF_FRAMES and dataset not in (None, wanted) else ()
+    # A dataset may be named with options, as `cifar10-dvs:T=8`.
+    other = dataset is not None and dataset.partition(":")[0] != wanted
+    left_out = ("model",) if name in _OF_FRAMES and other else ()
     matrices = ({key: value for key, value in matrix.items() if key not in left_out} for matrix in PRESETS[name])
     return tuple({**matrix, "dataset": dataset or wanted} for matrix in matrices)

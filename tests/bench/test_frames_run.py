@@ -287,6 +287,7 @@ def test_presets_run_on_frames_with_the_model_that_fits_them() -> None:
     (matrix,) = preset("table5", "mine.npz")
     assert "model" not in matrix and matrix["dataset"] == "mine.npz"
     assert {"vanilla", "at", "tgo", "tgo+at"} == {*matrix["defenses"]}
+    assert [m["model"] for m in preset("table5", "cifar10-dvs:T=8")] == ["wrn16-4"]
     assert [m["model"] for m in preset("table2", "digits")] == ["vgg11", "wrn16-4"]
 
 
