@@ -92,8 +92,9 @@ class _Climber:
         self._threat, self._framing, self._kinds = threat, framing, kinds
         self._width, self._patient = width, patient
         self._margin = -math.inf
-        # How many of the edits that start from the best draft were refused, and whether those were all.
-        self._refused, self._exhausted = 0, False
+        # The place in the ranking up to which edits of the best draft were refused, where the next look would go on,
+        # and whether there are no more.
+        self._refused, self._next, self._exhausted = 0, 0, False
 
     def climbs(self) -> bool:
         """Whether to go on; takes a search that has no budget left back to the best draft."""
@@ -108,9 +109,14 @@ class _Climber:
         left = self._threat.edits(len(self.draft.original)) - self.draft.count
         due = min(left, math.ceil(2 * left / rounds))
         skipped = self._refused if self.draft is self.best else 0
-        most = max(due, skipped + self._width)
-        ranking = Ranking(self.draft, self._framing, slope, self._threat, most, self._kinds)
-        single = self._singles(ranking, skipped)
+        most = due + skipped + self._width
+        while True:
+            ranking = Ranking(self.draft, self._framing, slope, self._threat, most, self._kinds)
+            single = self._singles(ranking, skipped)
+            if single or len(ranking) < most:
+                break
+            # None of these finds time or budget, but there are more.
+            most *= 4
         if not single:
             # From a place that was only passed through, the way back is left.
             self._exhausted, self.draft, self.trials = self.draft is self.best, self.best, [self.best]
@@ -130,7 +136,7 @@ class _Climber:
         if margins[place] > self._margin:
             self.best, self._margin, self._refused = self.trials[place], margins[place], 0
         elif self.draft is self.best:
-            self._refused += self._width
+            self._refused = self._next
         self.draft = self.trials[place]
 
     def _singles(self, ranking: Ranking, skipped: int) -> list[Draft]:
@@ -141,6 +147,7 @@ class _Climber:
             sketch = Sketch(self.draft, self._threat)
             if sketch.take(ranking.wish(place)):
                 drafts.append(sketch.draft())
+            self._next = place + 1
         return drafts
 
     def _together(self, ranking: Ranking, most: int, *, repeat: bool) -> list[Draft]:
