@@ -5,18 +5,16 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from attacks.events.base import EventCandidate
 from attacks.events.edits import Edits
 from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
-from attacks.events.reframed import Reframed
+from attacks.events.sight import Sight
 from attacks.events.threat import EventThreat
 from attacks.gradients import frozen
 from events import Recording
-from models.neurons import is_stochastic
 
 Pattern = Callable[[int], Edits]
 """From how many events may be added to what adds no more than that many."""
@@ -53,26 +51,22 @@ def grow(
     bounds = [threat.bounds(len(recording)) for recording in recordings]
     budgets = [min(bound.edits, bound.added) for bound in bounds]
     patterns: dict[int, Pattern] = {}
-    truth, patient = Reframed(model, y, lens), is_stochastic(model)
+    sight = Sight.of(model, y, lens)
     with frozen(model):
-        margins = truth.margins(best)
+        margins = sight.margins(range(len(best)), best, 0)
         for halvings in reversed(range(sizes)):
             # A tie is not a correct prediction.
-            unbroken = (patient | ~(margins >= 0)).tolist()
-            numbers = [row for row, left in enumerate(unbroken) if left and budgets[row] >> halvings]
-            if not numbers:
+            unbroken = sight.patient | ~(margins >= 0)
+            rows = [row for row in np.flatnonzero(unbroken).tolist() if budgets[row] >> halvings]
+            if not rows:
                 continue
-            tries = list(best)
-            for row in numbers:
+            for row in rows:
                 if row not in patterns:
                     patterns[row] = pattern(row, recordings[row])
-                tries[row] = patterns[row](budgets[row] >> halvings).apply(recordings[row])
-            rows = torch.tensor(numbers, device=margins.device)
-            found = truth.margins(tries, rows)
-            better = found > margins[rows]
-            for row in rows[better].tolist():
-                best[row] = tries[row]
-            margins[rows[better]] = found[better]
+            tries = [patterns[row](budgets[row] >> halvings).apply(recordings[row]) for row in rows]
+            for row, made, found in zip(rows, tries, sight.margins(rows, tries, 0), strict=True):
+                if found > margins[row]:
+                    best[row], margins[row] = made, found
     return EventCandidate(tuple(best))
 
 

@@ -12,12 +12,12 @@ from attacks.events.base import EventCandidate
 from attacks.events.edits import Edits
 from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
-from attacks.events.reframed import Reframed
+from attacks.events.sight import Sight
 from attacks.events.threat import EventThreat
 from attacks.gradients import frozen, input_gradient
-from attacks.walk import at_least, part_of_batch
+from attacks.grid import counts_of, of_counts
+from attacks.walk import at_least
 from events import Recording
-from models.neurons import is_stochastic
 from models.random import CounterRNG
 
 _DECAYS = (0.9, 0.999)
@@ -74,20 +74,19 @@ def sparse(
     if not (lr > 0 and 0 <= lam < 1):
         raise ValueError(f"lr must be more than 0 and lam in [0, 1), got lr={lr} and lam={lam}")
     best, believed = list(recordings), lens.frames(recordings)
-    counts = believed * lens.scale
+    counts = counts_of(believed, lens.scale).to(believed.dtype)
     delta, mean, square = (torch.zeros_like(counts) for _ in range(3))
     weight = counts.new_zeros(len(counts))
-    truth, patient = Reframed(model, y, lens), is_stochastic(model)
+    sight = Sight.of(model, y, lens)
     with frozen(model):
-        margins = truth.margins(best)
+        margins = sight.margins(range(len(best)), best, 0)
         for step in range(1, steps + 1):
             # A tie is not a correct prediction.
-            left = torch.nonzero(patient | ~(margins >= 0)).squeeze(1)
-            if not len(left):
+            left = np.flatnonzero(sight.patient | ~(margins >= 0)).tolist()
+            if not left:
                 break
-            rows = at_least(left, len(best))
-            truth.seek(step)
-            with part_of_batch(rows, len(best)):
+            rows = at_least(torch.tensor(left, device=y.device), len(best))
+            with sight.at(rows.tolist(), step):
                 at = input_gradient(model, (counts[rows] + delta[rows]) / lens.scale, y[rows], surprise)
             grad = at.grad / lens.scale
             if step == 1:
@@ -98,16 +97,14 @@ def sparse(
             root = (square[rows] / (1 - _DECAYS[1] ** step)).sqrt()
             moved = delta[rows] - lr * mean[rows] / (1 - _DECAYS[0] ** step) / (root + _TINY)
             delta[rows] = torch.maximum(moved, -counts[rows])
-            tries, frames = list(best), believed.clone()
-            for row in left.tolist():
-                asked, slope = (values[row].cpu().numpy() for values in (delta, mean))
-                edits, change = whole_edits(recordings[row], asked, np.abs(slope), threat, lens)
-                tries[row] = edits.apply(recordings[row])
-                frames[row] = (counts[row] + torch.from_numpy(change).to(counts)) / lens.scale
-            found = truth.margins(tries, left)
-            for row in left[found > margins[left]].tolist():
-                best[row], believed[row] = tries[row], frames[row]
-            margins[left] = torch.fmax(found, margins[left])
+            asked, slopes = delta.cpu().numpy(), mean.abs().cpu().numpy()
+            made = [whole_edits(recordings[row], asked[row], slopes[row], threat, lens) for row in left]
+            tries = [edits.apply(recordings[row]) for row, (edits, _) in zip(left, made, strict=True)]
+            for (_, change), row, edited, found in zip(made, left, tries, sight.margins(left, tries, 0), strict=True):
+                if found > margins[row]:
+                    best[row], margins[row] = edited, found
+                    whole = counts[row] + torch.from_numpy(change).to(counts)
+                    believed[row] = of_counts(whole, lens.scale, believed.dtype)
     return EventCandidate(tuple(best), believed)
 
 

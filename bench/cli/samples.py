@@ -1,9 +1,9 @@
 """`bench show --samples N`: what an attack did to some samples, drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from bench.store import CellRow, Store
 
 _MOST = 64
-
-
-class Passed(Protocol):
-    def __call__(self, count: int) -> None: ...
 
 
 def draw(
@@ -126,7 +122,7 @@ def _changed(sample: "Sample", changed: float, data: "Dataset") -> str:
 
 
 @contextmanager
-def _progress(attack: str, passes: float) -> Iterator[Passed]:
+def _progress(attack: str, passes: float) -> Iterator[Callable[[int], None]]:
     """A bar of the samples that pass through the network, on stderr; what the run took says about how many."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
