@@ -26,7 +26,7 @@ from events.formats.gesture import GESTURES, Gesture, labels_of, read_gestures, 
 _FOLDER = "DvsGesture"
 _OFFICIAL = (1176, 288)
 _MEND = (
-    "download DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture and unpack it, so that "
+    "download DvsGesture.tar.gz from https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8 and unpack it, so that "
     f"{_FOLDER}/trials_to_train.txt lies there"
 )
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pandas as pd
 
+from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
 from bench.audit.finding import SUSPECT
 from bench.canonical import canonical_json
@@ -17,11 +18,16 @@ from bench.report.doubt import MARK, footnote
 from bench.report.formats import write_sheet
 from bench.report.sheet import Piece, Sheet, rate_piece
 from bench.statistics import Rate
+from bench.statistics.edits import edit_summary
 from bench.store import CellRow, Store
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
 """So many of those are shown or stand in the caption; the rest only tell apart rows that are equal otherwise."""
+
+
+_MOST_CHANGED = 12
+"""Of more cells a note does not say what each changed; CSV does."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +135,20 @@ def render(table: Matrix, form: str, store: Store | None = None) -> str:
     """The table as `text`, `md`, `latex` or `html`; or its cells, one a line with all their rates, as `csv` or `json`.
 
     Args:
-        store: completes the lines of `csv` and `json` with training and origin.
+        store: completes the lines of `csv` and `json` with training and origin, and tables with what attacks on
+            events changed.
     """
     if form in ("csv", "json"):
         return written_frame(cells_frame(store, table.cells), form)
-    return write_sheet(sheet_of(table), form)
+    return write_sheet(sheet_of(table, store), form)
 
 
-def sheet_of(table: Matrix) -> Sheet:
-    """The table as a reader sees it: what is the same everywhere stands in the caption."""
+def sheet_of(table: Matrix, store: Store | None = None) -> Sheet:
+    """The table as a reader sees it: what is the same everywhere stands in the caption.
+
+    Args:
+        store: where the cells are, for what is not in their rows.
+    """
     places = table.rates.index.to_frame(index=False)
     constant = [name for name in _PLACE[:_ALWAYS] if places[name].nunique() == 1 and name != "defense"]
     alike = places[places.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
@@ -157,8 +168,24 @@ def sheet_of(table: Matrix) -> Sheet:
     words = len(kept)
     return Sheet(
         (*kept, *map(str, table.rates.columns)), rows, words, caption=_caption(table, places, constant),
-        notes=(note,) if note else (), label="robust-accuracy",
+        notes=tuple(filter(None, (note, _changed(table.cells, store)))), label="robust-accuracy",
     )  # fmt: skip
+
+
+def _changed(cells: Sequence[CellRow], store: Store | None) -> str:
+    """What attacks on events had to change, and that their rates are of recordings."""
+    edited = [row for row in cells if row.norm == EVENTS]
+    if not edited:
+        return ""
+    note = "Attacks on events: eps is edits for each event; rates are of the edited recordings, framed again."
+    shares = []
+    for row in edited if store is not None and len(edited) <= _MOST_CHANGED else ():
+        outcome = store.outcome(row.key) if store is not None else None
+        found = edit_summary(outcome) if outcome is not None else None
+        if found is not None and found.broken:
+            eps = format_eps(Fraction(row.eps))
+            shares.append(f"{row.defense} {row.attack} {eps}: {found.mean_share:.1%} (of {found.broken} recordings)")
+    return f"{note} Mean share of events changed where broken: {'; '.join(shares)}." if shares else note
 
 
 def _caption(table: Matrix, places: pd.DataFrame, constant: Sequence[str]) -> str:

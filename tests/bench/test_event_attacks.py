@@ -372,6 +372,7 @@ def test_the_command_line_from_a_mixed_run_to_an_imported_cell(bench: Run, tmp_p
     assert "own frames" in text
     assert "any iterate" not in text
 
+    assert "eps is edits for each event" in " ".join(bench("table").stdout.split())
     table = bench("table", "--format", "csv").stdout.splitlines()
     assert "changed_share" in table[0]
     exported = tmp_path / "all.json"
