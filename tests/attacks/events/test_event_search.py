@@ -135,9 +135,8 @@ def test_retiming_keeps_what_every_pixel_sends() -> None:
     found = ATTACKS["retime"](model, originals, y, FREE, view, steps=5, rng=rng(5)).recordings
     assert any(one != original for one, original in zip(found, originals, strict=True))
     for original, one in zip(originals, found, strict=True):
-        assert sorted(zip(original.x, original.y, original.p, strict=True)) == sorted(
-            zip(one.x, one.y, one.p, strict=True)
-        )
+        sent, sends = (sorted(zip(r.x, r.y, r.p, strict=True)) for r in (original, one))
+        assert sent == sends
         seen = recount(original, one, FREE)
         assert (seen.added, seen.removed) == (0, 0)
 
