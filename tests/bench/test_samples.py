@@ -1,16 +1,22 @@
 """Pictures of samples: the colours and marks are those of the events, and the files are what they say."""
 
+import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support import Run
+from typer.testing import CliRunner
 
-from bench.evidence.samples import telling
+from bench.cli import app
+from bench.data.events import EventDataset
+from bench.evidence.samples import attacked_samples, telling
+from bench.evidence.stored import stored_cell, stored_images, stored_network
 from bench.figures.pictures import draw_pictures
 from bench.figures.samples import (
     ADDED,
@@ -28,6 +34,7 @@ from bench.figures.samples import (
 from bench.figures.style import rendered
 from bench.figures.views import View, view_of_frames, view_of_recordings
 from bench.outcome import Outcome
+from bench.store import Store
 from events import Recording, Sensor
 
 SENSOR = Sensor(6, 8)
@@ -154,7 +161,7 @@ def test_the_animation_shows_a_window_after_the_other() -> None:
 
 
 def test_the_same_sample_gives_the_same_bytes() -> None:
-    view = view_of_recordings(*moments(), 3000)
+    view = view_of_recordings(*moments(), 3000, 3)
     assert animate_sample(view, "a") == animate_sample(view, "a")
 
 
@@ -180,37 +187,44 @@ def test_broken_samples_come_first() -> None:
     assert telling(outcome, 99) == [1, 3, 0, 2, 4]
 
 
-EVENTS = ("--dataset", "digits-dvs:T=2,size=4", "--epochs", "1", "--train-size", "160", "-n", "24", "--threads", "1")
+EVENTS = (
+    "--dataset",
+    "digits-dvs:T=2,size=4",
+    "-n",
+    "24",
+    "-a",
+    "random-edits:max_shift=2000,pgd2",
+    "--event-eps",
+    "0.2",
+)
+IMAGES = ("--dataset", "digits", "-n", "20", "-a", "fgsm")
+BRIEFLY = ("-d", "vanilla", "--epochs", "1", "--train-size", "160", "--threads", "1")
+
+
+def here(folder: Path, *arguments: str | Path) -> Any:
+    """The command line in this process, where torch is imported already."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
     """A folder with cells of an attack on events, of one on their frames, and of one on images."""
-    import subprocess
-    import sys
-
-    from support import environment
-
     folder = tmp_path_factory.mktemp("cells")
-    for arguments in (
-        (*EVENTS, "-a", "random-edits:max_shift=2000,pgd2", "--event-eps", "0.2"),
-        ("--dataset", "digits", "--epochs", "1", "--train-size", "160", "-n", "20", "--threads", "1", "-a", "fgsm"),
-    ):
-        command = [sys.executable, "-m", "bench", "run", "-d", "vanilla", *arguments]
-        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
-    listing = [sys.executable, "-m", "bench", "ls", "runs", "--json"]
-    cells = json.loads(subprocess.run(listing, cwd=folder, env=environment(), check=True, capture_output=True).stdout)
+    for arguments in (EVENTS, IMAGES):
+        assert here(folder, "run", *BRIEFLY, *arguments).exit_code == 0
+    cells = json.loads(here(folder, "ls", "runs", "--json").stdout)
     return {cell["attack"].partition(":")[0]: (folder, cell["key"]) for cell in cells}
 
 
 def test_a_cell_of_event_edits_is_drawn_and_animated(bench: Run, stored: dict[str, tuple[Path, str]]) -> None:
     folder, key = stored["random-edits"]
-    done = bench("show", key[:10], "--samples", "3", cwd=folder)
+    done = bench("show", key[:10], "--samples", "2", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "attacking 3 samples again with random-edits:max_shift=2000" in done.stderr
+    assert "attacking 2 samples again with random-edits:max_shift=2000" in done.stderr
     assert "note:" not in done.stderr
     paths = [folder / line for line in done.stdout.split()]
-    assert [path.suffix for path in paths] == [".png", ".gif", ".gif", ".gif"]
+    assert [path.suffix for path in paths] == [".png", ".gif", ".gif"]
     assert all(path.parent == folder / "results" / "samples" and path.name.startswith(key[:12]) for path in paths)
     assert near(picture(paths[0].read_bytes()), ADDED) > 300
     for path in paths[1:]:
@@ -218,33 +232,67 @@ def test_a_cell_of_event_edits_is_drawn_and_animated(bench: Run, stored: dict[st
         assert path.stat().st_size < 1_000_000
 
 
-def test_cells_on_frames_and_on_images_are_drawn(
-    bench: Run, stored: dict[str, tuple[Path, str]], tmp_path: Path
-) -> None:
+def test_cells_on_frames_and_on_images_are_drawn(stored: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, key = stored["pgd2"]
-    done = bench("show", key, "--pictures", "1", "-o", tmp_path / "new", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = here(folder, "show", key, "--pictures", "1", "-o", tmp_path / "new", "--json")
+    assert done.exit_code == 0, done.stderr
     png, gif = json.loads(done.stdout)
-    assert Image.open(gif).n_frames == 2 and near(picture(Path(png).read_bytes()), MORE) > 300  # type: ignore[attr-defined]
+    assert Image.open(gif).n_frames == 2  # type: ignore[attr-defined]
+    assert near(picture(Path(png).read_bytes()), MORE) > 300
     folder, key = stored["fgsm"]
-    done = bench("show", key, "--samples=2", "-o", tmp_path / "images", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = here(folder, "show", key, "--samples=2", "-o", tmp_path / "images")
+    assert done.exit_code == 0, done.stderr
     assert [path.name for path in (tmp_path / "images").iterdir()] == [f"{key[:12]}.png"]
 
 
-def test_what_cannot_be_drawn_is_one_line(bench: Run, stored: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
-    folder, key = stored["fgsm"]
-    for arguments, says in (
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
         (("--samples", "0"), "error: --samples draws 1 to 64 samples, got 0"),
         (("--samples", "65"), "error: --samples draws 1 to 64 samples, got 65"),
         (("-o", "x"), "error: -o, --dataset and --weights are for drawn samples"),
         (("--samples", "2", "--repeat"), "error: --samples N draws what was measured"),
         (("--samples", "2", "--weights", "none"), "error: the weights 'none' are not there"),
         (("--samples", "2", "--dataset", "digits4"), "error: the test images of 'digits4' are not those"),
-    ):
-        done = bench("show", key, *arguments, cwd=folder)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.splitlines()[-1].startswith(says)
-    # Without a number every image's outcome is printed, as ever.
-    table = bench("show", key, "--samples", cwd=folder)
-    assert table.returncode == 0 and len(table.stdout.splitlines()) > 20
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    stored: dict[str, tuple[Path, str]], arguments: tuple[str, ...], says: str
+) -> None:
+    folder, key = stored["fgsm"]
+    done = here(folder, "show", key, *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert line.startswith(says)
+
+
+def test_without_a_number_every_outcome_is_printed(stored: dict[str, tuple[Path, str]]) -> None:
+    folder, key = stored["fgsm"]
+    for arguments in ((key, "--samples"), ("--samples", key)):
+        table = here(folder, "show", *arguments)
+        assert table.exit_code == 0 and len(table.stdout.splitlines()) > 20
+
+
+def test_what_is_drawn_is_what_was_scored(stored: dict[str, tuple[Path, str]]) -> None:
+    """Also of samples from the middle of a chunk, which are attacked in other company than they were scored in."""
+    for attack in ("random-edits", "pgd2"):
+        folder, key = stored[attack]
+        with contextlib.chdir(folder):
+            store = Store(folder / "results" / "bench.sqlite")
+            row, device = store.cell(key), torch.device("cpu")
+            cell = stored_cell(row)
+            outcome, data = store.outcome(key), stored_images(cell, Path("data"))
+            model = stored_network(cell, store, folder / "results" / "checkpoints", device)
+        assert outcome is not None
+        numbers = [21, 3, 17]
+        found = attacked_samples(model, data, cell, numbers, device)
+        assert [sample.number for sample in found] == numbers
+        for sample in found:
+            right = (sample.clean == sample.label, sample.attacked == sample.label)
+            assert right == (outcome.clean[sample.number, 0], outcome.last[sample.number, 0])
+            assert torch.equal(sample.x, data.pixels(data.x_test[sample.number : sample.number + 1], device)[0])
+            if sample.edited is not None and isinstance(data, EventDataset) and outcome.edits is not None:
+                assert sample.recording == data.recordings_test[sample.number]
+                view = view_of_recordings(data.recordings_test[sample.number], sample.edited, 2000)
+                added, removed, moved = outcome.edits[sample.number, 1:].tolist()
+                assert (view.added.sum(), view.removed.sum(), view.moved.sum()) == (added, removed, moved)
