@@ -17,6 +17,7 @@ from bench.store import CellRow, Store
 RATES = ("clean", "robust", "robust_any", "attack_success", "worst_draw")
 """Each is a column with `NAME_low` and `NAME_high` beside it, its 95% Wilson interval; all are shares in [0, 1]."""
 
+_OF_EDITS = ("changed_share", "own_frames_success")
 _EDITED = ("events", *KINDS)
 
 _RECIPE = ("epochs", "batch_size", "lr", "train_size", "augment")
@@ -29,9 +30,9 @@ def cells_frame(store: Store | None, rows: Iterable[CellRow] | None = None) -> p
     `epochs`, `batch_size`, `lr`, `train_size`, `augment`: missing for given weights), how (`attack`, `family`,
     `steps`, `restarts`, `eot`, `gradient`, `norm`, `eps` as a number and `eps_text` as written, `n`, `draws`,
     `attack_seed`, `test_set`, `weights`), whether it can be believed (`verdict`, `findings`, `audit`),
-    the rates of `RATES`, for attacks on events over the recordings broken the mean share of events changed
-    (`changed_share`) and the attack success by the attack's own frames (`own_frames_success`), the cost (`forwards`,
-    `backwards`, `seconds`) and the origin (`version`, `commit`, `dirty`, `device`, `updated`).
+    the rates of `RATES`, the cost (`forwards`, `backwards`, `seconds`) and the origin (`version`, `commit`, `dirty`,
+    `device`, `updated`). Where there are attacks on events also, over the recordings that they broke, the mean share of
+    events changed (`changed_share`), and the attack success by the attack's own frames (`own_frames_success`).
 
     Args:
         store: where they are; without one, training and origin are missing.
@@ -43,12 +44,12 @@ def cells_frame(store: Store | None, rows: Iterable[CellRow] | None = None) -> p
     trained, origins = (store.trained(), store.origins([row.key for row in wanted])) if store else ({}, {})
     return pd.DataFrame(
         [_line(row, trained.get(row.weights_key, {}), origins.get(row.key, {})) | _edits(store, row) for row in wanted],
-        columns=_COLUMNS,
+        columns=[*_COLUMNS, *(_OF_EDITS if any(row.norm == EVENTS for row in wanted) else ())],
     )
 
 
 def _edits(store: Store | None, row: CellRow) -> dict[str, float | None]:
-    """What `edit_summary` says of an attack on events; nothing of others."""
+    """What `_OF_EDITS` are for an attack on events; nothing for others."""
     outcome = store.outcome(row.key) if store is not None and row.norm == EVENTS else None
     summary = edit_summary(outcome) if outcome is not None else None
     if summary is None:
@@ -135,6 +136,6 @@ _COLUMNS = [
     "key", "dataset", "model", "T", "decay", "neuron", "surrogate", "defense", "seed", *_RECIPE,
     "attack", "family", "steps", "restarts", "eot", "gradient", "norm", "eps", "eps_text", "n", "draws",
     "attack_seed", "test_set", "weights", "verdict", "findings", "audit",
-    *(f"{name}{end}" for name in RATES for end in ("", "_low", "_high")), "changed_share", "own_frames_success",
+    *(f"{name}{end}" for name in RATES for end in ("", "_low", "_high")),
     "forwards", "backwards", "seconds", "version", "commit", "dirty", "device", "updated",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ def chosen_cells(
     dataset: str | None = None,
     model: str | None = None,
     eps: str | None = None,
-    norm: str | None = None,
+    norm: str | Sequence[str] | None = None,
     seed: int | None = None,
     status: str | None = "done",
 ) -> list[CellRow]:
@@ -25,7 +25,7 @@ def chosen_cells(
     Args:
         store: where they are.
         defenses, attacks: names as tables show them; several mean any of them.
-        dataset, model, eps, norm, seed, status: one value each.
+        dataset, model, eps, norm, seed, status: one value each; of norms also several, of which any will do.
 
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.

@@ -53,6 +53,7 @@ def curve(
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
+    from attacks.events.threat import EVENTS
     from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
@@ -61,7 +62,9 @@ def curve(
 
     # Over lambda a defense means its networks of every lam_max.
     exact = defense if over == "eps" else None
-    rows = chosen_cells(opened, defenses=exact, dataset=dataset, model=model, eps=eps, norm=norm)
+    # An attack on events has no other norm, so its name says it.
+    norms = (norm, EVENTS) if norm == "linf" else (norm,)
+    rows = chosen_cells(opened, defenses=exact, dataset=dataset, model=model, eps=eps, norm=norms)
     cells = cells_frame(opened, rows)
     wanted = split_list(defense or ())
     names = split_list(attack or ())

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attacks.events.threat import EVENTS
 from bench.errors import BenchError
 from bench.figures.style import COLOURS, DASHES, MARKERS, caption, new_figure, styled
 from bench.frames import rows_where
@@ -72,7 +73,8 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
             lines.append(_point(str(defense), float(eps), text, at, _rate(iterate)))  # type: ignore[arg-type]
     points, shown = pd.DataFrame(lines), pd.concat(used)
     about = _about(shown, points, attack, iterate, BUDGETS)
-    axis = f"eps ({shown['norm'].iloc[0]}, pixels in [0, 1])"
+    norm = shown["norm"].iloc[0]
+    axis = "eps (edits for each event)" if norm == EVENTS else f"eps ({norm}, pixels in [0, 1])"
     return Curves(points, axis, about, (*_rising(points), *_doubted(points)))
 
 

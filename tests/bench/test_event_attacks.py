@@ -375,6 +375,9 @@ def test_the_command_line_from_a_mixed_run_to_an_imported_cell(bench: Run, tmp_p
     assert "eps is edits for each event" in " ".join(bench("table").stdout.split())
     table = bench("table", "--format", "csv").stdout.splitlines()
     assert "changed_share" in table[0]
+    curve = json.loads(bench("curve", "eps", "-a", "random-edits", "--json").stdout)
+    assert [point["x"] for point in curve] == [0, 0, 0.3]
+    assert curve[0]["value"] == curve[1]["value"] >= curve[2]["value"]
     exported = tmp_path / "all.json"
     assert bench("export", str(exported)).returncode == 0
     imported = bench("import", str(exported), "--store", str(tmp_path / "other.sqlite"))
