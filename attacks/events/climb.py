@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from torch import Tensor, nn
@@ -34,9 +35,10 @@ def climb(
     of the budget that is due in a round, once with each place of a frame getting one event at most, once with as many
     as there is time for. Every trial is a legal list of events that is framed anew, so that borders of frames move as
     they would. Where no trial raises the margin the best one is taken all the same, since a margin made of spikes has
-    plateaus; the draft of the largest margin is kept, and once the budget is spent the search goes back to it and tries
-    the edits that come next. A sample is left alone once it is misclassified (not on a stochastic network, where that
-    may be luck) or no edit is left to be tried.
+    plateaus. Once the budget is spent the search goes back to the draft of the largest margin, or to where that came
+    from if it spent the budget too, and tries the edits that come next there; and further back once there are none.
+    What is handed over is the draft of the largest margin. A sample is left alone once it is misclassified (not on a
+    stochastic network, where that may be luck) or no edit is left to be tried.
 
     Cost: a forward and backward pass a round, and about width + 2 log2(budget / steps) forward passes.
 
@@ -69,13 +71,20 @@ def climb(
     return EventCandidate(tuple(climber.best.recording for climber in climbers))
 
 
+@dataclass
+class _Place:
+    """A draft, and where in its ranking of single edits the next look goes on."""
+
+    draft: Draft
+    next: int = 0
+
+
 class _Climber:
     """One sample's search.
 
     Attributes:
-        draft: where it stands.
         best: where the margin was largest.
-        trials: what is to be judged: the present draft and the trials that start from it.
+        trials: what is to be judged: the best draft, and trials that start from the present one.
     """
 
     def __init__(
@@ -87,60 +96,71 @@ class _Climber:
         width: int,
         patient: bool,
     ) -> None:
-        self.draft = self.best = Draft.of(recording)
+        self.best = Draft.of(recording)
         self.trials: list[Draft] = []
         self._threat, self._framing, self._kinds = threat, framing, kinds
         self._width, self._patient = width, patient
         self._margin = -math.inf
-        # How many of the edits that start from the best draft were refused, and whether those were all.
-        self._refused, self._exhausted = 0, False
+        # The drafts that led here, and how far along they are to go back to once the budget is spent.
+        self._path = [] if self._is_spent(self.best) else [_Place(self.best)]
+        self._mark = 0
+
+    @property
+    def draft(self) -> Draft:
+        """Where it stands."""
+        return self._path[-1].draft
 
     def climbs(self) -> bool:
-        """Whether to go on; takes a search that has no budget left back to the best draft."""
+        """Whether to go on; takes a search that has no budget left back."""
         if self._margin > 0 and not self._patient:
             return False
-        if self.draft is not self.best and Sketch(self.draft, self._threat).is_spent:
-            self.draft = self.best
-        return not (self._exhausted or Sketch(self.draft, self._threat).is_spent)
+        if self._path and self._is_spent(self.draft):
+            del self._path[self._mark + 1 :]
+        return bool(self._path)
 
     def look(self, slope: Floats, rounds: int) -> None:
         """Choose what to try, given the margin's slope in each count and how many rounds are left."""
-        left = self._threat.edits(len(self.draft.original)) - self.draft.count
+        place, self.trials = self._path[-1], [self.best]
+        left = self._threat.edits(len(place.draft.original)) - place.draft.count
         due = min(left, math.ceil(2 * left / rounds))
-        skipped = self._refused if self.draft is self.best else 0
-        most = max(due, skipped + self._width)
-        ranking = Ranking(self.draft, self._framing, slope, self._threat, most, self._kinds)
-        single = self._singles(ranking, skipped)
+        begun, most = place.next > 0, due + place.next + self._width
+        while True:
+            ranking = Ranking(place.draft, self._framing, slope, self._threat, most, self._kinds)
+            single = self._singles(ranking)
+            if single or len(ranking) < most:
+                break
+            # None of these finds time or budget, but there are more.
+            most *= 4
         if not single:
-            # From a place that was only passed through, the way back is left.
-            self._exhausted, self.draft, self.trials = self.draft is self.best, self.best, [self.best]
+            self._path.pop()
+            self._mark = min(self._mark, len(self._path) - 1)
             return
-        self.trials = [self.draft, *single]
-        if not skipped:
+        self.trials += single
+        if not begun:
             self.trials += self._together(ranking, due, repeat=False) + self._together(ranking, due, repeat=True)
 
     def judge(self, margins: list[float]) -> None:
         """Go on from the trial of the largest margin."""
-        if self.draft is self.best:
-            # On a stochastic network of the same noise as its rivals'.
-            self._margin = margins[0]
+        # On a stochastic network of the same noise as its rivals'.
+        self._margin = margins[0]
         if len(margins) == 1 or (self._margin > 0 and not self._patient):
             return
-        place = max(range(1, len(margins)), key=lambda trial: margins[trial])
-        if margins[place] > self._margin:
-            self.best, self._margin, self._refused = self.trials[place], margins[place], 0
-        elif self.draft is self.best:
-            self._refused += self._width
-        self.draft = self.trials[place]
+        chosen = max(range(1, len(margins)), key=lambda trial: margins[trial])
+        self._path.append(_Place(self.trials[chosen]))
+        if margins[chosen] > self._margin:
+            self.best, self._margin = self.draft, margins[chosen]
+            self._mark = len(self._path) - (2 if self._is_spent(self.best) else 1)
 
-    def _singles(self, ranking: Ranking, skipped: int) -> list[Draft]:
-        drafts: list[Draft] = []
-        for place in range(skipped, len(ranking)):
-            if len(drafts) == self._width:
-                break
-            sketch = Sketch(self.draft, self._threat)
-            if sketch.take(ranking.wish(place)):
+    def _is_spent(self, draft: Draft) -> bool:
+        return Sketch(draft, self._threat).is_spent
+
+    def _singles(self, ranking: Ranking) -> list[Draft]:
+        place, drafts = self._path[-1], list[Draft]()
+        while place.next < len(ranking) and len(drafts) < self._width:
+            sketch = Sketch(place.draft, self._threat)
+            if sketch.take(ranking.wish(place.next)):
                 drafts.append(sketch.draft())
+            place.next += 1
         return drafts
 
     def _together(self, ranking: Ranking, most: int, *, repeat: bool) -> list[Draft]:

@@ -118,7 +118,7 @@ def _boundary(sight: Sight, rows: list[int], drafts: list[Draft], lam: float, mo
             break
         size = found.grad.flatten(1).square().sum(1).clamp(min=torch.finfo(x.dtype).tiny)
         move = per_sample((found.loss.abs() + 1e-4) / size, x) * found.grad * (1 + _OVERSHOOT)
-        x = torch.where(per_sample(walking, x), (x + move).clamp(min=0), x)
+        x = torch.where(per_sample(walking, x), (x + move.to(x)).clamp(min=0), x)
     far = lam * (slope * (x - start)).flatten(1).sum(1)
     scale = sight.lens.scale
     return (slope[:wanted] / scale).double().cpu().numpy(), far[:wanted].double().cpu().numpy()

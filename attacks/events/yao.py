@@ -146,8 +146,8 @@ def _foreign(sight: Sight, rows: list[int], rng: CounterRNG) -> dict[int, tuple[
         found |= {row: pair for (row, pair), value in zip(shown.items(), values, strict=True) if value < 0}
     if len(first) < len(rows):
         raise ValueError(
-            f"yao takes events from training recordings of other classes, and none of {_LOOKS} drawn from the lens' pool "
-            f"of {len(pool)} is of another class"
+            f"yao takes events from training recordings of other classes, and none of {_LOOKS} drawn from the "
+            f"lens' pool of {len(pool)} is of another class"
         )
     return first | found
 
