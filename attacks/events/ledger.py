@@ -96,11 +96,10 @@ class Ledger:
     def add_near(self, event: Event, low: int, high: int) -> bool:
         """Add an event at the microsecond of [low, high] nearest to its own where that is allowed; False if none is."""
         earlier, later = min(event.t, high), max(event.t, low)
-        # Whatever is in the way, the time at which a pixel's neighbour ends is the next that may do.
-        while earlier >= low and (taken := self._in_the_way(event._replace(t=earlier))) is not None:
-            earlier = taken - max(self.threat.min_gap, 1)
-        while later <= high and (taken := self._in_the_way(event._replace(t=later))) is not None:
-            later = taken + max(self.threat.min_gap, 1)
+        while earlier >= low and (before := self._in_the_way(event._replace(t=earlier))) is not None:
+            earlier = before[0]
+        while later <= high and (after := self._in_the_way(event._replace(t=later))) is not None:
+            later = after[1]
         free = [t for t in (earlier, later) if low <= t <= high]
         return bool(free) and self.add(event._replace(t=min(free, key=lambda t: abs(t - event.t))))
 
@@ -112,13 +111,15 @@ class Ledger:
     def _fits(self, event: Event) -> bool:
         return 0 <= event.t <= self._last and self._in_the_way(event) is None
 
-    def _in_the_way(self, event: Event) -> int | None:
-        """The time of what forbids an event at its own: another too near at its pixel, or one that was taken there."""
+    def _in_the_way(self, event: Event) -> tuple[int, int] | None:
+        """The times before and after whatever forbids an event at its own; None if nothing does."""
         if event in self._vacated:
-            return event.t
+            return event.t - 1, event.t + 1
         gap, times = self.threat.min_gap, self._pixels.get((event.x, event.y), [])
         at = bisect_left(times, event.t - gap + 1)
-        return times[at] if gap and at < len(times) and times[at] < event.t + gap else None
+        if not gap or at == len(times) or times[at] >= event.t + gap:
+            return None
+        return times[at] - gap, times[at] + gap
 
     def _leave(self, number: int, event: Event, kind: str) -> None:
         self._touched.add(number)

@@ -28,8 +28,8 @@ def retime(
     """Every event keeps its pixel and its polarity and moves by at most `max_shift`: what every pixel sends in all
     stays the same, so that a defence that looks at rates sees nothing.
 
-    Source: the threat model of spike retiming (the PIL repository, ICLR 2026): B_inf is `max_shift`, B_0 the share eps,
-    and `min_gap` is its rule that no pixel sends two spikes at once. Its search is another one: there soft weights over
+    Source: the threat model of spike retiming (the PIL repository, ICLR 2026): B_inf is `max_shift` and B_0 the share
+    eps. Its search is another one: there soft weights over
     shifts are learnt and projected at the end; here an event moves to another frame where that helps to first order and
     by the true frames (see `climb`), and no further than it takes to be counted there. Shifts are microseconds, not
     frames. B_1, the sum of all shifts, is not bounded.

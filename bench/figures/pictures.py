@@ -1,5 +1,6 @@
 """Test images without and under attack, and what changed."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ def draw_pictures(x: Sequence[Tensor], x_adv: Sequence[Tensor], titles: Sequence
         figure = new_figure(5.4, 1.85 * len(x) + 0.5)
         rows = figure.subfigures(len(x), 1, squeeze=False)[:, 0]
         for row, clean, attacked, title in zip(rows, x, x_adv, titles, strict=True):
-            row.suptitle(title, fontsize=8, x=0.01, ha="left")
+            row.suptitle(textwrap.fill(title, 85), fontsize=8, x=0.01, ha="left")
             change = (attacked - clean).double()
             largest = float(change.abs().max())
             shown = (clean, attacked, 0.5 + change / (2 * largest or 1))

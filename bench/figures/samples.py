@@ -1,6 +1,7 @@
 """Samples of event data without and under attack: a picture of several, an animation of one."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,6 +25,7 @@ _MARKS = {"added": ("+", ADDED), "removed": ("x", REMOVED), "moved": ("o", MOVED
 _WIDTH, _ROW = 7.6, 1.95
 _FRAME_MS, _LOOP_MS, _LAST_MS = 140, 3000, 900
 _SHADES, _DPI = 128, 130
+_FEW = 300
 
 
 def draw_samples(views: Sequence[View], titles: Sequence[str], about: str) -> Figure:
@@ -38,7 +40,7 @@ def draw_samples(views: Sequence[View], titles: Sequence[str], about: str) -> Fi
         figure = new_figure(_WIDTH, _ROW * len(views) + 0.75)
         rows = figure.subfigures(len(views), 1, squeeze=False)[:, 0]
         for row, view, title in zip(rows, views, titles, strict=True):
-            row.suptitle(title, fontsize=8, x=0.01, ha="left")
+            row.suptitle(textwrap.fill(title, 120), fontsize=8, x=0.01, ha="left")
             panels = row.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
             _ground(panels[:3], view)
             _show(panels, view, slice(None), _full(view))
@@ -53,7 +55,7 @@ def animate_sample(view: View, title: str) -> bytes:
     """A GIF of one sample: each frame shows the events of one window, and where on the time line it is."""
     with styled():
         figure = new_figure(6.4, 3.3)
-        figure.suptitle(title, fontsize=8, x=0.01, ha="left")
+        figure.suptitle(textwrap.fill(title, 100), fontsize=8, x=0.01, ha="left")
         grid = figure.add_gridspec(2, 3, height_ratios=(3.4, 1))
         panels: list[Axes] = [figure.add_subplot(grid[0, column]) for column in range(3)]
         line = figure.add_subplot(grid[1, :])
@@ -115,11 +117,13 @@ def _show(panels: Any, view: View, window: slice, full: "_Full") -> None:
     there = np.minimum(view.clean[window].sum((0, 1)), 1)[..., None]
     backdrop = (1 - there) * _rgb(GROUND) + there * _rgb("#CFCFCF")
     panels[2].imshow(backdrop.astype(np.uint8), interpolation="nearest")
+    # Where marks are many they must not hide each other.
+    slim = float(np.clip((_FEW / max(int(np.count_nonzero(more + less + moved)), 1)) ** 0.5, 0.4, 1))
     for (mark, colour), counts in zip(_MARKS.values(), (more, less, moved), strict=True):
         y, x = np.nonzero(counts)
-        size = _mark_size(view) * np.sqrt(np.minimum(counts[y, x], 4))
+        size = _mark_size(view) * slim**2 * np.sqrt(np.minimum(counts[y, x], 4))
         style = {"facecolors": "none", "edgecolors": colour} if mark == "o" else {"color": colour}
-        panels[2].scatter(x, y, s=size, marker=mark, linewidths=0.9, clip_on=True, **style)
+        panels[2].scatter(x, y, s=size, marker=mark, linewidths=0.9 * slim, clip_on=True, **style)
 
 
 def _ground(panels: Any, view: View) -> None:
@@ -146,6 +150,7 @@ def _timeline(axes: Axes, view: View) -> None:
     axes.axhline(0, color="#888888", lw=0.6)
     axes.set(xlabel=_axis(view), xlim=(edges[0], view.edges[-1]), ylim=(-1.08, 1.08))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_yticks([-1, 0, 1], [_count(most), "0", _count(most)], fontsize=6.5)
     axes.set_ylabel("changes" if view.whole else "counts", fontsize=7, labelpad=1)
 
@@ -176,7 +181,7 @@ def _axis(view: View) -> str:
 def _when(view: View, window: int) -> str:
     if view.unit == "time step":
         return f"step {window + 1} of {len(view.clean)}"
-    return f"{view.edges[window]:.0f} to {view.edges[window + 1]:.0f} {view.unit}"
+    return f"{view.edges[window]:,.0f} to {view.edges[window + 1]:,.0f} {view.unit}"
 
 
 def _count(value: float) -> str:

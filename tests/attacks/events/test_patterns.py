@@ -17,6 +17,7 @@ from attacks.events.dash import dash
 from attacks.events.dashes import walk
 from attacks.events.frame import border, frame
 from attacks.events.growth import flickering, grow
+from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
 from attacks.events.mfdash import mf_dash
 from attacks.events.run import margins
@@ -319,3 +320,30 @@ def test_a_dash_needs_two_columns() -> None:
     model = linear(lens)
     with pytest.raises(ValueError, match="a sensor of 4x1 has one column"):
         dash(model, [narrow], own_labels(model, [narrow], lens), EventThreat(Fraction(1)), lens, rng=rng(0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    times=st.lists(st.integers(0, 40), max_size=12), wish=st.integers(0, 40), low=st.integers(0, 40),
+    length=st.integers(-1, 20), gap=st.sampled_from([0, 1, 3, 8]), gone=st.booleans(),
+)  # fmt: skip
+def test_the_ledger_adds_at_the_nearest_microsecond_that_is_free(
+    times: list[int], wish: int, low: int, length: int, gap: int, gone: bool
+) -> None:
+    t = np.array(sorted([*times, 40]))
+    original = Recording(np.zeros_like(t), np.zeros_like(t), t, np.ones_like(t), Sensor(1, 1))
+    ledger = Ledger(original, EventThreat(Fraction(9), min_gap=gap))
+    left = t.tolist()
+    if gone:
+        assert ledger.remove(0)
+        left = left[1:]
+    high = min(low + length, 40)
+    taken = {int(t[0])} if gone else set()
+    free = [
+        at
+        for at in range(low, high + 1)
+        if at not in taken and all(not gap or abs(at - other) >= gap for other in left)
+    ]
+    assert ledger.add_near(Event(0, 0, wish, 1), low, high) == bool(free)
+    if free:
+        assert abs(int(ledger.edits().at[0]) - wish) == min(abs(at - wish) for at in free)
