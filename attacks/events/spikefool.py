@@ -45,7 +45,7 @@ def spikefool(
     left of the budget. The new recording is framed anew, and the trial of the larger margin starts the next round. Its
     edits stay made.
 
-    Source: Buechel et al., arXiv 2110.02929 (Frontiers in Neuroscience 2022), SpikeFool, which is SparseFool (Modas et al.,
+    Source: Buechel et al., arXiv 2110.02929 (Front. Neurosci. 2022), SpikeFool, which is SparseFool (Modas et al.,
     CVPR 2019) rounded to spikes. There inputs are binary and 4 rounds are taken at most; here counts may have any
     size, so a place can get several events, and `steps` is the number of rounds. Where they differ further: the
     boundary is that to the strongest other class, by the margin, instead of the nearest of several classes by K
