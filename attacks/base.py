@@ -86,6 +86,8 @@ class Attack:
         if self.domain not in ("frames", "events"):
             raise ValueError(f"domain must be frames or events, got '{self.domain}'")
         if self.domain == "events":
+            if self.shares_trajectory:
+                raise ValueError("an attack on events is run once for each step count; leave out shares_trajectory")
             object.__setattr__(self, "norms", ("events",))
 
 

@@ -1,7 +1,7 @@
 """Attacks on events: what they propose, checked by recounting and framed as the dataset frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -60,18 +60,20 @@ class Pool(Sequence[tuple[Recording, int]]):
     def __getitem__(self, index: int | slice) -> tuple[Recording, int] | list[tuple[Recording, int]]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        return self.dataset.recordings_train[index], int(self.dataset.y_train[index])
+        return _copy(self.dataset.recordings_train[index]), int(self.dataset.y_train[index])
 
 
 def lens_of(dataset: EventDataset, attack: Attack, device: torch.device) -> Lens:
     """How a network sees a dataset's recordings, and what else an attack may take events from."""
-    return Lens(dataset.framing, dataset.scale, device, Pool(dataset) if attack.pool else ())
+    return Lens(replace(dataset.framing), dataset.scale, device, Pool(dataset) if attack.pool else ())
 
 
 def propose_edits(
     model: nn.Module, dataset: EventDataset, index: Tensor, y: Tensor, cells: Sequence[CellSpec]
 ) -> Edited:
     """What one run of an attack on events proposes for some test recordings.
+
+    An attack may be anyone's code: it is given copies, and what it hands back is copied before it is judged.
 
     Args:
         model: the network under attack.
@@ -81,22 +83,25 @@ def propose_edits(
         cells: cells of one `trajectory_key`.
 
     Raises:
-        BenchError: the attack failed, changed the model, or returned something else than recordings.
+        BenchError: the attack failed, changed the model, or returned something else than recordings; or the dataset's
+            recordings are not those that its frames were made of.
     """
     first = cells[0]
     attack: Attack = ATTACKS.get(first.attack.family)
-    threat, lens = event_threat_of(first.attack), lens_of(dataset, attack, y.device)
     originals = tuple(dataset.recordings_test[number] for number in index.tolist())
+    lens = lens_of(dataset, attack, y.device)
+    _check_still_those(dataset, index, lens.frames(originals))
     samples = index.to(y.device)
 
     def work(key: int) -> object:
+        threat = event_threat_of(first.attack)
         return run_on_events(
             attack,
             model,
-            originals,
+            tuple(map(_copy, originals)),
             y.clone(),
             threat,
-            lens,
+            lens_of(dataset, attack, y.device),
             rng=CounterRNG(key, samples.clone()),
             steps=first.attack.steps,
             restarts=first.attack.restarts,
@@ -106,11 +111,28 @@ def propose_edits(
         )
 
     found = _checked(carefully(model, first, samples, work), len(originals), first.attack.name)
-    frames = lens.frames(found.recordings)
-    counts = [recount(*pair, threat) for pair in zip(originals, found.recordings, strict=True)]
+    handed = [_handed(*pair) for pair in zip(originals, found.recordings, strict=True)]
+    recordings, threat = tuple(recording for recording, _ in handed), event_threat_of(first.attack)
+    frames = lens.frames(recordings)
+    counts = [recount(*pair, threat) for pair in zip(originals, recordings, strict=True)]
     edits = np.array([(c.events, c.added, c.removed, c.moved) for c in counts], np.int32).reshape(-1, 4)
     own = frames if found.frames is None else _frames(found.frames, frames, first.attack.name)
-    return Edited(found.recordings, Candidate(frames, own), edits, tuple(count.problem for count in counts))
+    problems = tuple(problem or count.problem for (_, problem), count in zip(handed, counts, strict=True))
+    return Edited(recordings, Candidate(frames, own), edits, problems)
+
+
+def _copy(recording: Recording) -> Recording:
+    return Recording(recording.x, recording.y, recording.t, recording.p, recording.sensor)
+
+
+def _check_still_those(dataset: EventDataset, index: Tensor, frames: Tensor) -> None:
+    """The clean accuracy is of frames that were made when the dataset was loaded, maybe hours ago."""
+    loaded = dataset.pixels(dataset.x_test[index], frames.device)
+    if changed := (loaded != frames).flatten(1).any(1).nonzero().flatten().tolist():
+        raise BenchError(
+            f"test recording {int(index[changed[0]])} of '{dataset.name}' is not what its frames were made of; "
+            "was its file changed? Run the same command again"
+        )
 
 
 def _checked(found: object, count: int, attack: str) -> EventCandidate:
@@ -119,6 +141,17 @@ def _checked(found: object, count: int, attack: str) -> EventCandidate:
         raise BenchError(f"attack '{attack}' must return an EventCandidate of {count} recordings")
     assert isinstance(found, EventCandidate)
     return found
+
+
+def _handed(original: Recording, found: Recording) -> tuple[Recording, str]:
+    """A recording that is one whatever was done to the attack's, and why it is not the attack's."""
+    try:
+        copy = _copy(found)
+    except (ValueError, TypeError, AttributeError) as error:
+        return original, f"it is no recording: {error}"
+    if copy.sensor != original.sensor:
+        return original, f"it is of a sensor of {copy.sensor} and not of {original.sensor}"
+    return copy, ""
 
 
 def _frames(own: Tensor, frames: Tensor, attack: str) -> Tensor:

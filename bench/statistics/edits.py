@@ -43,7 +43,7 @@ def edit_summary(outcome: Outcome) -> EditSummary | None:
     if outcome.edits is None:
         return None
     clean = outcome.clean.mean(1)
-    broken = (clean > 0.5) & (outcome.robust_last <= 0.5)
+    broken = (clean > 0.5) & (outcome.robust_last < 0.5)
     events, kinds = outcome.edits[broken, 0].astype(np.float64), outcome.edits[broken, 1:].astype(np.float64)
     changed = kinds.sum(1)
     shares = changed / np.maximum(events, 1)

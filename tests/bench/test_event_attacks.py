@@ -211,6 +211,65 @@ def test_what_is_no_proposal_is_an_error(
         measure(data, "stub", "0.1")
 
 
+def _widened(recordings: Sequence[Recording], threat: EventThreat, lens: Lens) -> Sequence[Recording]:
+    object.__setattr__(threat, "eps", Fraction(10))
+    return [Recording.empty(one.sensor) for one in recordings]
+
+
+def _rescaled(recordings: Sequence[Recording], threat: EventThreat, lens: Lens) -> Sequence[Recording]:
+    object.__setattr__(lens, "scale", 1)
+    object.__setattr__(lens.framing, "T", 1)
+    return recordings
+
+
+def _overwritten(recordings: Sequence[Recording], threat: EventThreat, lens: Lens) -> Sequence[Recording]:
+    for one in recordings:
+        one.p.setflags(write=True)
+        one.p[:] = 1 - one.p
+    return recordings
+
+
+def _broken(recordings: Sequence[Recording], threat: EventThreat, lens: Lens) -> Sequence[Recording]:
+    for one in recordings:
+        object.__setattr__(one, "p", one.p.astype(np.int16) - 1)
+    return recordings
+
+
+def _larger(recordings: Sequence[Recording], threat: EventThreat, lens: Lens) -> Sequence[Recording]:
+    return [Recording(one.x, one.y, one.t, one.p, Sensor(16, 16)) for one in recordings]
+
+
+@pytest.mark.parametrize("cheat", [_widened, _rescaled, _overwritten, _broken, _larger])
+def test_what_an_attack_does_to_what_it_is_given_helps_it_nothing(
+    data: EventDataset, monkeypatch: pytest.MonkeyPatch, cheat: Any
+) -> None:
+    def run(
+        model: nn.Module, recordings: Any, y: Tensor, threat: EventThreat, lens: Lens, *, rng: CounterRNG
+    ) -> EventCandidate:
+        return EventCandidate(tuple(cheat(recordings, threat, lens)))
+
+    honest = measure(data, "random-edits", "0")
+    in_memory = replace(data, recordings_test=[recording(number) for number in range(N)])
+    stub(monkeypatch, run)
+    found = measure(in_memory, "stub", "0.05")
+    legal = (found.flags & Flag.OUTSIDE) == 0
+    assert np.array_equal(found.last[legal], honest.clean[legal])
+    assert legal.all() == (cheat is _rescaled)
+    # Nor does the next attack meet what this one left.
+    assert measure(in_memory, "random-edits", "0").pack() == honest.pack()
+
+
+def test_a_recording_that_changed_since_it_was_framed_is_an_error(data: EventDataset) -> None:
+    changed = replace(data, recordings_test=[recording(max(number, 1)) for number in range(N)])
+    with pytest.raises(BenchError, match="test recording 0 of 'made' is not what its frames were made of"):
+        measure(changed, "random-edits", "0.1")
+
+
+def test_an_attack_on_events_has_no_shared_trajectory() -> None:
+    with pytest.raises(ValueError, match="once for each step count"):
+        Attack(lambda: None, "stub", domain="events", takes_steps=True, shares_trajectory=True)
+
+
 def test_a_model_that_the_attack_changed_is_put_back(data: EventDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def vandal(model: nn.Module, recordings: Sequence[Recording], *_: object, rng: CounterRNG) -> EventCandidate:
         with torch.no_grad():
