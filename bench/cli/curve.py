@@ -17,9 +17,13 @@ def curve(
             "--attack",
             "-a",
             metavar="NAME",
-            help="The attack of the curves: pgd20; the one most cells are of if not given. Over lambda also several.",
+            help="The attack of the curves: pgd20; the one most cells are of if not given. Over lambda, and with "
+            "--success, also several.",
         ),
     ] = None,
+    success: Annotated[
+        bool, typer.Option("--success", help="Attack success over eps, a curve for each attack and defense.")
+    ] = False,
     defense: o.OnlyDefenses = None,
     dataset: o.OnlyDataset = None,
     model: o.OnlyModel = None,
@@ -44,6 +48,8 @@ def curve(
 
       bench run -d at,tgo+at -a pgd20 --eps 0.025,0.05,0.075,0.1 && bench curve eps -a pgd20
 
+      bench curve eps --success -d vanilla -a greedy10,random-edits
+
       bench run --preset fig3 && bench curve lambda -a pgd10,pgd40 -d tgo+at,sr+at --eps 8/255
     """
     if over not in ("eps", "lambda"):
@@ -54,7 +60,7 @@ def curve(
     if opened is None:
         raise BenchError(o.no_store(results, store))
     from attacks.events.threat import EVENTS
-    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
+    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, success_curves
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
     from bench.names import split_list
@@ -71,9 +77,13 @@ def curve(
     if not names:
         held = cells[cells["family"] != "clean"]["attack"]
         names = [str(held.mode().iloc[0])] if len(held) else ["pgd40"]
-    if over == "eps":
+    if success:
+        if over != "eps" or iterate != "last":
+            raise BenchError("--success is drawn over eps, of the last iterate")
+        curves = success_curves(cells, names)
+    elif over == "eps":
         if len(names) > 1:
-            raise BenchError("eps curves are of one attack; name one with -a")
+            raise BenchError("eps curves are of one attack; name one with -a, or draw several with --success")
         curves = eps_curves(cells, names[0], iterate)
     else:
         known = lambdas(opened.trained())

@@ -38,12 +38,14 @@ class Curves:
         axis: what x is.
         about: what all points have in common.
         notes: what a reader should know, such as a curve that rises with the budget.
+        measure: what the values are.
     """
 
     points: pd.DataFrame
     axis: str
     about: str
     notes: tuple[str, ...]
+    measure: str = "accuracy"
 
 
 def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curves:
@@ -73,9 +75,45 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
             lines.append(_point(str(defense), float(eps), text, at, _rate(iterate)))  # type: ignore[arg-type]
     points, shown = pd.DataFrame(lines), pd.concat(used)
     about = _about(shown, points, attack, iterate, BUDGETS)
+    return Curves(points, _axis(shown), about, (*_rising(points), *_doubted(points)))
+
+
+def success_curves(cells: pd.DataFrame, attacks: Sequence[str]) -> Curves:
+    """Attack success over eps, a curve for each attack and defense; without a budget no attack succeeds.
+
+    Args:
+        cells: rows of `cells_frame` of one dataset and model.
+        attacks: names; a mean over draws counts as the same attack.
+
+    Raises:
+        BenchError: no such cells.
+    """
+    valid, lines, used = cells[cells["verdict"] != "invalid"], list[dict[str, Any]](), []
+    one_defense = valid["defense"].nunique() == 1
+    for attack in attacks:
+        mine = rows_where(valid, [_same_attack(name, attack) for name in valid["attack"]])
+        # Where nothing was right before, nothing can be broken.
+        for defense, group in _of_one_place(mine.dropna(subset="attack_success"), attack).groupby(
+            "defense", sort=False
+        ):
+            group = _of_the_same_seeds(_of_one_kind(group, "eps"), "eps")
+            used.append(group)
+            # What all curves share is said once, in the caption.
+            name = attack if one_defense else str(defense) if len(attacks) == 1 else f"{defense}, {attack}"
+            nothing = {"value": 0.0, "low": 0.0, "high": 0.0, "suspect": False, "keys": ""}
+            for eps, at in group.groupby("eps"):
+                text = str(at["eps_text"].iloc[0])
+                lines.append(_point(name, float(eps), text, at, "attack_success"))  # type: ignore[arg-type]
+            lines.append(lines[-1] | {"x": 0.0, "label": "0"} | nothing)
+    points, shown = pd.DataFrame(lines), _of_one_place(pd.concat(used), " or ".join(attacks))
+    of = ", ".join(map(str, shown["defense"].unique()))
+    about = f"Share of what is right without attack. {of} under {_facts(shown, points, ', '.join(attacks))}"
+    return Curves(points, _axis(shown), about, tuple(_falling(points)), "attack success")
+
+
+def _axis(shown: pd.DataFrame) -> str:
     norm = shown["norm"].iloc[0]
-    axis = "eps (edits for each event)" if norm == EVENTS else f"eps ({norm}, pixels in [0, 1])"
-    return Curves(points, axis, about, (*_rising(points), *_doubted(points)))
+    return "eps (edits for each event)" if norm == EVENTS else f"eps ({norm}, pixels in [0, 1])"
 
 
 def lambda_curves(
@@ -182,7 +220,7 @@ def draw_curves(curves: Curves) -> Figure:
         _ticks(axes, points)
         axes.set_ylim(0, 100)
         axes.set_xlabel(curves.axis)
-        axes.set_ylabel("accuracy (%)")
+        axes.set_ylabel(f"{curves.measure} (%)")
         axes.grid(axis="y", lw=0.4, alpha=0.5)
         figure.legend(handles=keys, loc="outside upper left", ncols=columns)
         caption(figure, " ".join([curves.about, *curves.notes]), 95)
@@ -259,20 +297,24 @@ def _point(curve: str, x: float, label: str, at: pd.DataFrame, rate: str) -> dic
 
 
 def _about(used: pd.DataFrame, points: pd.DataFrame, attack: str, iterate: str, budgets: Sequence[str]) -> str:
+    paper = Paper("cifar100", "CIFAR-100", ("wrn16-4",), "WRN-16", 10_000, budgets)
+    departing = warning(departures(used, paper, sorted(set(points["seeds"]))))
+    return " ".join(filter(None, [_facts(used, points, attack, f", {iterate} iterate"), departing]))
+
+
+def _facts(used: pd.DataFrame, points: pd.DataFrame, attack: str, how: str = "") -> str:
     line = used.iloc[0]
 
     def listed(name: str) -> str:
         return ", ".join(f"{int(value)}" for value in sorted(set(used[name].dropna())))
 
-    seeds = sorted(set(points["seeds"]))
-    interval = "95% Wilson interval" if seeds == [1] else "95% interval (Wilson; Student's over several training seeds)"
+    single = set(points["seeds"]) == {1}
+    interval = "95% Wilson interval" if single else "95% interval (Wilson; Student's over several training seeds)"
     at = f", eps {line['eps_text']}" if used["eps_text"].nunique() == 1 else ""
-    facts = (
-        f"{attack}{at}, {iterate} iterate; {line['dataset']} / {line['model']}, T {listed('T')}, "
+    return (
+        f"{attack}{at}{how}; {line['dataset']} / {line['model']}, T {listed('T')}, "
         f"epochs {listed('epochs') or 'unknown'}, n {listed('n')}; {interval}."
     )
-    paper = Paper("cifar100", "CIFAR-100", ("wrn16-4",), "WRN-16", 10_000, budgets)
-    return " ".join(filter(None, [facts, warning(departures(used, paper, seeds))]))
 
 
 def _doubted(points: pd.DataFrame) -> list[str]:
@@ -287,6 +329,17 @@ def _rising(points: pd.DataFrame) -> list[str]:
             if after["low"] > before["high"]:
                 notes.append(
                     f"{name} rises from eps {before['label']} to {after['label']}: a sign of a blinded attack."
+                )
+    return notes
+
+
+def _falling(points: pd.DataFrame) -> list[str]:
+    notes = []
+    for name, line in points.groupby("curve", sort=False):
+        for before, after in itertools.pairwise(line.sort_values("x").to_dict("records")):
+            if after["high"] < before["low"]:
+                notes.append(
+                    f"{name} falls from eps {before['label']} to {after['label']}: more budget leads it astray."
                 )
     return notes
 

@@ -18,7 +18,7 @@ from bench.evidence.neurons import neuron_traces
 from bench.evidence.probe import Probe
 from bench.figures import flips, surface
 from bench.figures import membrane as potentials
-from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses
+from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, success_curves
 from bench.figures.style import FORMATS, new_figure, rendered, spread_out, write_figure
 from bench.frames import cells_frame
 from bench.registry import MODELS
@@ -120,6 +120,44 @@ def test_seeds_make_one_point_with_student_s_interval() -> None:
     assert points.iloc[1]["value"] == pytest.approx(0.2)
     assert points.iloc[1]["high"] - 0.2 == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
     assert points.iloc[1]["seeds"] == 3
+
+
+def succeeding(attack: str, *rates: float, defense: str = "at") -> pd.DataFrame:
+    """Attack success at eps 0.1, 0.2, ..."""
+    found = []
+    for number, rate in enumerate(rates, 1):
+        success = {"attack_success": rate, "attack_success_low": rate - 0.05, "attack_success_high": rate + 0.05}
+        found.append(cells((defense, number / 10, 0.5, 0), attack=attack, norm="events", **success))
+    return pd.concat(found)
+
+
+def test_success_begins_at_nothing_and_each_attack_has_a_curve() -> None:
+    both = pd.concat([succeeding("greedy10", 0.2, 0.6), succeeding("sda10", 0.1, 0.3)])
+    curves = success_curves(both, ["greedy10", "sda10"])
+    greedy = curves.points[curves.points["curve"] == "greedy10"].sort_values("x")
+    assert greedy["value"].tolist() == [0.0, 0.2, 0.6]
+    assert greedy["high"].tolist() == pytest.approx([0.0, 0.25, 0.65])
+    assert set(curves.points["curve"]) == {"greedy10", "sda10"}
+    assert (curves.axis, curves.measure) == ("eps (edits for each event)", "attack success")
+    assert "at under greedy10, sda10" in curves.about
+    assert not curves.notes
+    defended = pd.concat([both, succeeding("sda10", 0.1, defense="tgo")])
+    assert set(success_curves(defended, ["sda10"]).points["curve"]) == {"at", "tgo"}
+    several = success_curves(defended, ["greedy10", "sda10"]).points["curve"]
+    assert set(several) == {"at, greedy10", "at, sda10", "tgo, sda10"}
+
+
+def test_success_that_falls_with_the_budget_is_called_what_it_is() -> None:
+    curves = success_curves(succeeding("yao20", 0.5, 0.2), ["yao20"])
+    assert curves.notes == ("yao20 falls from eps 0.1 to 0.2: more budget leads it astray.",)
+
+
+def test_success_of_nothing_is_no_curve() -> None:
+    with pytest.raises(BenchError, match="no finished cell under sda10"):
+        success_curves(succeeding("greedy10", 0.5), ["sda10"])
+    unknown = succeeding("greedy10", 0.5).assign(attack_success=None)
+    with pytest.raises(BenchError, match="no finished cell under greedy10"):
+        success_curves(unknown, ["greedy10"])
 
 
 def test_a_curve_that_rises_with_the_budget_is_called_what_it_is() -> None:
