@@ -20,12 +20,12 @@ RECOUNT_VERSION = 1
 Whole = NDArray[np.int64]
 
 ALIKE = 10_000_000
-"""Pairs of equal events within one microsecond; with more of them its first and last events alone are kept."""
+"""Pairs of equal events to compare, some seconds; of a microsecond beyond, only the ends that agree count as kept."""
 
 WAYS = 256
 """Combinations of explanations that are tried before a recording is judged to break a rule."""
 
-WORK = 3_000_000
+WORK = 10_000_000
 """Steps spent on explanations that are not the plain one; some seconds."""
 
 
@@ -74,8 +74,12 @@ def recount(original: Recording, edited: Recording, threat: EventThreat) -> Reco
     diff = _diff(original.t, known, edited.t, found)
     crowded, bounds = _crowded(edited, threat.min_gap), threat.bounds(len(original))
     work = _Work(WORK)
+    others = _others(diff, known, found, crowded, work)
+    # No explanation keeps more than the first one, and a move stands for two differences at most.
+    if diff.is_whole and int((~diff.kept).sum() + diff.new.sum()) > bounds.edits * (2 if threat.max_shift else 1):
+        others = iter(())
     first: tuple[_Count, str] | None = None
-    for kept, new in chain([(diff.kept, diff.new)], _others(diff, known, found, crowded, work)):
+    for kept, new in chain([(diff.kept, diff.new)], others):
         near = new & crowded
         lines = _Lines(_by_line(known[~kept], original.t[~kept]), _by_line(found[new], edited.t[new]), threat.max_shift)
         if near.any():
@@ -190,7 +194,7 @@ class _Diff(NamedTuple):
 
 def _diff(t: Whole, code: Whole, t_new: Whole, code_new: Whole) -> _Diff:
     kept, new = np.ones(len(t), np.bool_), np.zeros(len(t_new), np.bool_)
-    swapped, is_whole = [], True
+    swapped, is_whole, alike = [], True, ALIKE
     times = np.union1d(t, t_new)
     spans = [np.searchsorted(one, times, side).tolist() for one in (t, t_new) for side in ("left", "right")]
     before, after = code.tolist(), code_new.tolist()
@@ -198,11 +202,9 @@ def _diff(t: Whole, code: Whole, t_new: Whole, code_new: Whole) -> _Diff:
         was, now = before[a:b], after[c:d]
         if was == now:
             continue
-        same = _common(was, now)
-        if same is None:
-            first, last = _ends(was, now)
-            same = _edges(len(was), len(now), first, last)
-            is_whole = False
+        same, pairs = _common(was, now, alike)
+        alike -= pairs
+        is_whole &= alike >= 0
         kept[a:b], new[c:d] = False, True
         for i, j in same:
             kept[a + i], new[c + j] = True, False
@@ -229,19 +231,21 @@ def _edges(rows: int, columns: int, first: int, last: int) -> list[tuple[int, in
 _Node = tuple[int, int, "_Node | None"]
 
 
-def _common(was: Sequence[int], now: Sequence[int]) -> list[tuple[int, int]] | None:
-    """A longest common subsequence, as pairs of places; None where too many events are alike.
+def _common(was: Sequence[int], now: Sequence[int], most: int) -> tuple[list[tuple[int, int]], int]:
+    """A longest common subsequence, as pairs of places, and how many pairs of equal events that took.
 
     By Hunt and Szymanski (1977): the time is that of the pairs of equal events, few as long as a pixel sends few events
-    in one microsecond.
+    in one microsecond. With more than `most` of them only the ends are kept.
     """
     first, last = _ends(was, now)
+    common = _edges(len(was), len(now), first, last)
     places: dict[int, list[int]] = {}
     for j in range(first, len(now) - last):
         places.setdefault(now[j], []).append(j)
     middle = range(first, len(was) - last)
-    if sum(len(places.get(was[i], ())) for i in middle) > ALIKE:
-        return None
+    alike = sum(len(places.get(was[i], ())) for i in middle)
+    if alike > most:
+        return common, alike
     ends: list[int] = []
     nodes: list[_Node] = []
     for i in middle:
@@ -253,12 +257,11 @@ def _common(was: Sequence[int], now: Sequence[int]) -> list[tuple[int, int]] | N
                 nodes.append(node)
             elif ends[at] != j:
                 ends[at], nodes[at] = j, node
-    pairs = _edges(len(was), len(now), first, last)
     back: _Node | None = nodes[-1] if nodes else None
     while back is not None:
         i, j, back = back
-        pairs.append((i, j))
-    return pairs
+        common.append((i, j))
+    return common, alike
 
 
 _Option = list[tuple[int, int]]
@@ -414,6 +417,8 @@ class _Lines:
         if best := self._best(prices, bounds):
             return best, ""
         # A pair by way of kept events takes two moves at least, which spares an addition and a removal and no edit.
+        if count.edits > bounds.edits or count.on > bounds.on or count.off > bounds.off:
+            return count, broken
         short = max(count.added - bounds.added, count.removed - bounds.removed)
         open_lines = [
             line for line, pairs in self._pairs.items() if len(pairs) < min(len(self.gone[line]), len(self.new[line]))

@@ -1,6 +1,7 @@
 """The checker of edited recordings, against edits that are known and against a search through all explanations."""
 
 import itertools
+import time
 from fractions import Fraction
 from functools import cache
 
@@ -9,8 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from attacks.events.draft import REMOVED, SHIFTED, Draft
 from attacks.events.edits import Edits
+from attacks.events.ledger import Ledger
+from attacks.events.sketch import Sketch, Wish
 from attacks.events.threat import EventThreat
+from bench import recount as checker
 from bench.recount import recount
 from events import Recording, Sensor
 
@@ -241,3 +246,106 @@ def test_every_pair_of_tiny_streams_within_one_pixel_agrees_with_the_search() ->
             threat = EventThreat(Fraction(6, n), Fraction(added, n), None, Fraction(moved, n), max_shift=1, min_gap=0)
             legal = any(way[1] <= added and way[3] <= moved and way[0] <= 6 for way, _ in ways)
             assert bool(recount(original, edited, threat).problem) == (not legal)
+
+
+def test_a_polarity_of_minus_one_is_not_the_neighbours_event() -> None:
+    """(x + 1, -1) has the number of (x, 1)."""
+    broken = made([(0, 1, 0, 1), *PLAIN[1:]])
+    p = broken.p.astype(np.int64)
+    p[0] = -1
+    object.__setattr__(broken, "p", p)
+    assert "polarity" in recount(made(PLAIN), broken, EventThreat(Fraction(1))).problem
+
+
+def test_bounds_and_gap_are_kept_by_one_explanation() -> None:
+    """Without additions the ON event at 5 was moved there, one microsecond from another event."""
+    before = made([(0, 0, 0, 1), (4, 0, 0, 0), (5, 0, 0, 1), (20, 2, 1, 1)])
+    after = made([(4, 0, 0, 0), (5, 0, 0, 1), (10, 0, 0, 1), (20, 2, 1, 1)])
+    nothing = {"added": Fraction(0), "removed": Fraction(0)}
+    assert recount(before, after, EventThreat(Fraction(1), max_shift=5, min_gap=3, **nothing)).problem
+    assert not recount(before, after, EventThreat(Fraction(1), max_shift=5, min_gap=1, **nothing)).problem
+    assert not recount(before, after, EventThreat(Fraction(1), max_shift=5, min_gap=3)).problem
+
+
+@pytest.mark.parametrize("swapped", [[(5, 0, 0, 1), (5, 1, 1, 0)], [(5, 1, 1, 0), (5, 0, 0, 1)]])
+@pytest.mark.parametrize("rule", [{"on": Fraction(0)}, {"off": Fraction(0)}])
+@pytest.mark.parametrize("near", [(4, 0, 0, 1), (4, 1, 1, 0)])
+def test_either_of_two_events_that_changed_places_may_be_the_new_one(
+    swapped: list[Event], rule: dict[str, Fraction], near: Event
+) -> None:
+    before, after = made([near, *swapped, (10, 2, 0, 1)]), made([near, *swapped[::-1], (10, 2, 0, 1)])
+    assert not recount(before, after, EventThreat(Fraction(1, 2), min_gap=0, **rule)).problem
+    assert not recount(before, after, EventThreat(Fraction(1, 2), min_gap=3)).problem
+    is_new = 1 if "off" in rule else 0
+    assert bool(recount(before, after, EventThreat(Fraction(1, 2), min_gap=3, **rule)).problem) == (near[3] == is_new)
+
+
+@pytest.mark.parametrize("order", [[(0, 5), (2, 10)], [(2, 10), (0, 5)]])
+def test_a_ledger_and_a_sketch_move_nothing_into_a_place_that_another_leaves(order: list[tuple[int, int]]) -> None:
+    original = made([(0, 0, 0, 1), (5, 1, 1, 0), (5, 0, 0, 1), (10, 2, 1, 1)])
+    threat = EventThreat(Fraction(1), max_shift=10, min_gap=0)
+    ledger, sketch = Ledger(original, threat), Sketch(Draft.of(original), threat)
+    assert [ledger.move(number, t) for number, t in order] == [True, False]
+    wishes = [Wish(SHIFTED, 1, number, 0, 0, t=t, low=t, high=t) for number, t in order]
+    assert [sketch.take(wish) for wish in wishes] == [True, False]
+    moved = Sketch(sketch.draft(), threat)
+    if order[0][0] == 0:
+        assert not ledger.remove(2)
+        assert not sketch.take(Wish(REMOVED, 1, 2, 0, 0))
+        assert not moved.take(Wish(REMOVED, 1, 2, 0, 0))
+    assert not moved.take(wishes[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), off=st.sampled_from([None, Fraction(0)]))
+def test_what_a_ledger_lets_pass_is_legal_without_a_gap_too(seed: int, off: Fraction | None) -> None:
+    random = np.random.default_rng(seed)
+    last, n = int(random.integers(1, 6)), int(random.integers(1, 12))
+    original = made([(int(random.integers(0, last + 1)), 0, *random.integers(0, 2, 2).tolist()) for _ in range(n)])
+    threat = EventThreat(Fraction(1, 2), off=off, max_shift=int(random.integers(1, 4)), min_gap=0)
+    ledger = Ledger(original, threat)
+    for _ in range(30):
+        number, t = int(random.integers(0, n)), int(random.integers(0, last + 1))
+        kind = random.integers(0, 4)
+        _ = (
+            ledger.remove(number)
+            if kind == 0
+            else ledger.add(ledger.event(number)._replace(t=t))
+            if kind == 1
+            else ledger.move(number, t)
+        )
+    assert not recount(original, ledger.edits().apply(original), threat).problem
+
+
+def test_many_events_of_one_microsecond_and_of_one_pixel_are_compared_in_seconds() -> None:
+    """A table of all pairs would take minutes for either."""
+    started, sensor, random = time.process_time(), Sensor(34, 34), np.random.default_rng(0)
+    together = made([(7, *random.integers(0, 34, 2), random.integers(0, 2)) for _ in range(20_000)], sensor)
+    few = np.ones(20_000, np.bool_)
+    few[[3, -4]] = False
+    left = Recording(together.x[few], together.y[few], together.t[few], together.p[few], sensor)
+    found = recount(together, left, EventThreat(Fraction(1, 20)))
+    assert (found.added, found.removed, found.problem) == (0, 2, "")
+    line = made([(10 * k, 0, 0, 1) for k in range(3000)])
+    shifted = made([(10 * k, 0, 0, 1) for k in range(10, 3000)] + [(29_985 - 10 * k, 0, 0, 1) for k in range(10)])
+    assert recount(line, shifted, EventThreat(Fraction(1), added=Fraction(0), max_shift=15)).problem
+    assert time.process_time() - started < 20
+
+
+def test_a_search_that_was_cut_says_so_and_accepts_nothing_illegal(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [((t, 0, 0, 1), (t, 1, 0, 0)) for t in range(20)]
+    before, after = made([e for pair in pairs for e in pair]), made([e for pair in pairs for e in pair[::-1]])
+    few = EventThreat(Fraction(1), on=Fraction(1, 4), off=Fraction(1, 4), min_gap=0)
+    assert "too many to try all" in recount(before, after, few).problem
+    assert not recount(before, after, EventThreat(Fraction(1), on=Fraction(0), min_gap=0)).problem
+    line, moved = (
+        made([*[(t, 0, 0, 1) for t in times], (40, 1, 0, 1)]) for times in (range(0, 30, 5), [*range(5, 30, 5), 29])
+    )
+    chained = EventThreat(Fraction(1), added=Fraction(0), max_shift=5)
+    assert not recount(line, moved, chained).problem
+    monkeypatch.setattr(checker, "WORK", 3)
+    assert "too many to try all" in recount(line, moved, chained).problem
+    monkeypatch.setattr(checker, "ALIKE", 0)
+    found = recount(before, after, few)
+    assert "too many to try all" in found.problem
+    assert not recount(before, after, EventThreat(Fraction(2), min_gap=0)).problem
