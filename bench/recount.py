@@ -19,8 +19,8 @@ RECOUNT_VERSION = 1
 
 Whole = NDArray[np.int64]
 
-ALIKE = 10_000_000
-"""Pairs of equal events to compare, some seconds; of a microsecond beyond, only the ends that agree count as kept."""
+ALIKE = 5_000_000
+"""Pairs of equal events to compare, ten seconds; of a microsecond beyond, only the ends that agree count as kept."""
 
 WAYS = 256
 """Combinations of explanations that are tried before a recording is judged to break a rule."""
