@@ -1,8 +1,11 @@
 """What an attack on events really did, counted from the original and the edited recording alone."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import chain, islice, product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,15 @@ RECOUNT_VERSION = 1
 """Part of the key of every result on edited events; raise it when the same two recordings may be judged otherwise."""
 
 Whole = NDArray[np.int64]
+
+ALIKE = 5_000_000
+"""Pairs of equal events to compare, ten seconds; of a microsecond beyond, only the ends that agree count as kept."""
+
+WAYS = 256
+"""Combinations of explanations that are tried before a recording is judged to break a rule."""
+
+WORK = 10_000_000
+"""Steps spent on explanations that are not the plain one; some seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +57,45 @@ def recount(original: Recording, edited: Recording, threat: EventThreat) -> Reco
     - a removal and an addition of one pixel and polarity at most `max_shift` apart are one move; as many are taken as
       moves as there can be (a maximum matching).
 
-    The last step may break a bound where other counts of the same difference do not: an event may have moved to where
-    another one moved away from, which the first step calls kept, and two edits within `max_shift` may be two where
-    moves are bounded. So any count by which no bound is broken will do.
+    That may break a rule where another explanation of the same difference does not: an event may have moved to where
+    another one moved away from, which the first step calls kept; where events changed places within a microsecond, it
+    is a choice which of them is kept; and two edits within `max_shift` may be two where moves are bounded. So any one
+    explanation that keeps all bounds and `min_gap` together will do, and its counts are reported. They are the fewest
+    unless events changed places within a microsecond. The search has an end (`ALIKE`, `WAYS`, `WORK`); where it came
+    to that and found nothing, `problem` says so, and the recording may be legal. What it accepts always is.
 
     Args:
         original, edited: the recording and what the attacker made of it.
         threat: the rules.
     """
-    known, found = _codes(original), _codes(edited)
     if problem := _impossible(original, edited):
         return Recount(len(original), len(edited), len(original), 0, problem)
-    kept, gone = _kept(original.t, known, edited.t, found)
-    gone_code, new_code = known[~kept], found[gone]
-    counts, problem = _Lines(
-        _by_line(gone_code, original.t[~kept]), _by_line(new_code, edited.t[gone]), threat.max_shift
-    ).counted(threat.bounds(len(original)), lambda: _by_line(known[kept], original.t[kept]))
-    problem = problem or _too_near(edited, gone, threat.min_gap)
+    known, found = _codes(original), _codes(edited)
+    diff = _diff(original.t, known, edited.t, found)
+    crowded, bounds = _crowded(edited, threat.min_gap), threat.bounds(len(original))
+    work = _Work(WORK)
+    others = _others(diff, known, found, crowded, work)
+    # No explanation keeps more than the first one, and a move stands for two differences at most.
+    if diff.is_whole and int((~diff.kept).sum() + diff.new.sum()) > bounds.edits * (2 if threat.max_shift else 1):
+        others = iter(())
+    first: tuple[_Count, str] | None = None
+    for kept, new in chain([(diff.kept, diff.new)], others):
+        near = new & crowded
+        lines = _Lines(_by_line(known[~kept], original.t[~kept]), _by_line(found[new], edited.t[new]), threat.max_shift)
+        if near.any():
+            counts, problem = lines.plain(bounds)
+            problem = problem or f"a new event is less than {threat.min_gap} us from another of its pixel"
+        else:
+            # A crowded event may not be new, so it cannot have taken another's place either.
+            still = ~new & ~crowded
+            counts, problem = lines.counted(bounds, _chosen(found, edited.t, still), work)
+        if not problem:
+            return Recount(len(original), counts.added, counts.removed, counts.moved)
+        first = first or (counts, problem)
+    assert first is not None
+    counts, problem = first
+    if work.is_cut or not diff.is_whole:
+        problem += " (in the explanations tried; there are too many to try all)"
     return Recount(len(original), counts.added, counts.removed, counts.moved, problem)
 
 
@@ -87,8 +121,8 @@ def changes(original: Recording, edited: Recording, max_shift: int) -> Changes:
         max_shift: microseconds within which a removal and an addition of one pixel and polarity are a move.
     """
     known, found = _codes(original), _codes(edited)
-    kept, new = _kept(original.t, known, edited.t, found)
-    gone = ~kept
+    diff = _diff(original.t, known, edited.t, found)
+    gone, new = ~diff.kept, diff.new
     pairs: list[tuple[int, int]] = []
     for line in np.intersect1d(known[gone], found[new]).tolist() if max_shift else []:
         (was,), (now,) = np.nonzero(gone & (known == line)), np.nonzero(new & (found == line))
@@ -110,8 +144,10 @@ def _impossible(original: Recording, edited: Recording) -> str:
     if edited.sensor != sensor:
         return f"the sensor became {edited.sensor}, and was {sensor}"
     inside = (edited.x >= 0) & (edited.x < sensor.width) & (edited.y >= 0) & (edited.y < sensor.height)
-    if not bool((inside & (edited.p <= 1)).all()):
+    if not bool(inside.all()):
         return "an event is off the sensor"
+    if not bool(((edited.p == 0) | (edited.p == 1)).all()):
+        return "an event's polarity is neither 0 nor 1"
     if bool((np.diff(edited.t) < 0).any()):
         return "the events are not in the order of their times"
     last = int(original.t[-1]) if len(original) else -1
@@ -120,54 +156,195 @@ def _impossible(original: Recording, edited: Recording) -> str:
     return ""
 
 
-def _kept(t: Whole, code: Whole, t_new: Whole, code_new: Whole) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which original events are kept, [n], and which edited events are new, [m]."""
+class _Work:
+    """What may still be spent on other explanations, and whether it was too little."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.is_cut = left, False
+
+    def spend(self, steps: int) -> bool:
+        """Whether there was enough."""
+        self.left -= steps
+        self.is_cut |= self.left < 0
+        return self.left >= 0
+
+    def affords(self, steps: int) -> bool:
+        """The same for steps that are not taken, nor paid, if they are too many."""
+        if steps > self.left // 2:
+            self.is_cut = True
+            return False
+        return self.spend(steps)
+
+
+class _Diff(NamedTuple):
+    """What two lists of events have in common.
+
+    Attributes:
+        kept, new: original events that are kept, [n], and edited events that are new, [m].
+        swapped: spans of the microseconds in which an event that is gone and a new one are equal, as first and last + 1
+            in the original and in the edited list: there, another choice of what is kept is possible.
+        is_whole: whether as much is kept as can be.
+    """
+
+    kept: NDArray[np.bool_]
+    new: NDArray[np.bool_]
+    swapped: list[tuple[int, int, int, int]]
+    is_whole: bool
+
+
+def _diff(t: Whole, code: Whole, t_new: Whole, code_new: Whole) -> _Diff:
     kept, new = np.ones(len(t), np.bool_), np.zeros(len(t_new), np.bool_)
+    swapped, is_whole, alike = [], True, ALIKE
     times = np.union1d(t, t_new)
-    spans = [
-        (*np.searchsorted(one, times, "left").tolist(), *np.searchsorted(one, times, "right").tolist())
-        for one in (t, t_new)
-    ]
-    count = len(times)
-    old, old_ids, fresh, fresh_ids = spans[0], code.tolist(), spans[1], code_new.tolist()
-    for at in range(count):
-        a, b = old[at], old[count + at]
-        c, d = fresh[at], fresh[count + at]
-        was, now = old_ids[a:b], fresh_ids[c:d]
-        if was != now:
-            same = _common(was, now)
-            kept[a:b], new[c:d] = False, True
-            for i, j in same:
-                kept[a + i], new[c + j] = True, False
-    return kept, new
+    spans = [np.searchsorted(one, times, side).tolist() for one in (t, t_new) for side in ("left", "right")]
+    before, after = code.tolist(), code_new.tolist()
+    for a, b, c, d in zip(*spans, strict=True):
+        was, now = before[a:b], after[c:d]
+        if was == now:
+            continue
+        same, pairs = _common(was, now, alike)
+        alike -= pairs
+        is_whole &= alike >= 0
+        kept[a:b], new[c:d] = False, True
+        for i, j in same:
+            kept[a + i], new[c + j] = True, False
+        if np.isin(code[a:b][~kept[a:b]], code_new[c:d][new[c:d]]).any():
+            swapped.append((a, b, c, d))
+    return _Diff(kept, new, swapped, is_whole)
 
 
-def _common(was: Sequence[int], now: Sequence[int]) -> list[tuple[int, int]]:
-    """A longest common subsequence, as pairs of places."""
-    if not was or not now:
-        return []
-    first = 0
-    while first < min(len(was), len(now)) and was[first] == now[first]:
+def _ends(was: Sequence[int], now: Sequence[int]) -> tuple[int, int]:
+    """How many first and how many last ones are equal; to keep these is never worse than anything else."""
+    first, most = 0, min(len(was), len(now))
+    while first < most and was[first] == now[first]:
         first += 1
     last = 0
-    while last < min(len(was), len(now)) - first and was[-1 - last] == now[-1 - last]:
+    while last < most - first and was[-1 - last] == now[-1 - last]:
         last += 1
+    return first, last
+
+
+def _edges(rows: int, columns: int, first: int, last: int) -> list[tuple[int, int]]:
+    return [(k, k) for k in range(first)] + [(rows - k, columns - k) for k in range(last, 0, -1)]
+
+
+_Node = tuple[int, int, "_Node | None"]
+
+
+def _common(was: Sequence[int], now: Sequence[int], most: int) -> tuple[list[tuple[int, int]], int]:
+    """A longest common subsequence, as pairs of places, and how many pairs of equal events that took.
+
+    By Hunt and Szymanski (1977): the time is that of the pairs of equal events, few as long as a pixel sends few events
+    in one microsecond. With more than `most` of them only the ends are kept.
+    """
+    first, last = _ends(was, now)
+    common = _edges(len(was), len(now), first, last)
+    places: dict[int, list[int]] = {}
+    for j in range(first, len(now) - last):
+        places.setdefault(now[j], []).append(j)
+    middle = range(first, len(was) - last)
+    alike = sum(len(places.get(was[i], ())) for i in middle)
+    if alike > most:
+        return common, alike
+    ends: list[int] = []
+    nodes: list[_Node] = []
+    for i in middle:
+        for j in reversed(places.get(was[i], ())):
+            at = bisect_left(ends, j)
+            node = (i, j, nodes[at - 1] if at else None)
+            if at == len(ends):
+                ends.append(j)
+                nodes.append(node)
+            elif ends[at] != j:
+                ends[at], nodes[at] = j, node
+    back: _Node | None = nodes[-1] if nodes else None
+    while back is not None:
+        i, j, back = back
+        common.append((i, j))
+    return common, alike
+
+
+_Option = list[tuple[int, int]]
+"""Pairs of places that are kept."""
+
+
+def _others(
+    diff: _Diff, known: Whole, found: Whole, crowded: NDArray[np.bool_], work: _Work
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Other choices of what is kept in the microseconds where there is one, as `kept` and `new` of `_Diff`."""
+    options: list[list[_Option]] = []
+    for a, b, c, d in diff.swapped:
+        was, now, near = known[a:b].tolist(), found[c:d].tolist(), crowded[c:d]
+        # Where they cannot be listed, what is kept already is the only one.
+        some = _options(was, now, work)
+        if some is None:
+            rows, columns = np.flatnonzero(diff.kept[a:b]), np.flatnonzero(~diff.new[c:d])
+            some = [list(zip(rows.tolist(), columns.tolist(), strict=True))]
+        fit = [o for o in some if near.sum() == sum(bool(near[j]) for _, j in o)]
+        if not fit:
+            return
+        options.append(fit)
+    count = prod(len(some) for some in options)
+    if count > WAYS:
+        work.is_cut = True
+    if not options:
+        return
+    for way in islice(chain(_mixed(options, diff, known), product(*options)), WAYS):
+        if not work.spend(len(known) // 16 + 1):
+            return
+        kept, new = diff.kept.copy(), diff.new.copy()
+        for (a, b, c, d), option in zip(diff.swapped, way, strict=True):
+            kept[a:b], new[c:d] = False, True
+            for i, j in option:
+                kept[a + i], new[c + j] = True, False
+        yield kept, new
+
+
+def _mixed(options: list[list[_Option]], diff: _Diff, known: Whole) -> Iterator[tuple[_Option, ...]]:
+    """As many ON events kept as can be in the first microseconds and OFF events in the others, for each border."""
+    best = []
+    for some, (a, *_) in zip(options, diff.swapped, strict=True):
+        kept = [sum(int(known[a + i]) % 2 for i, _ in option) for option in some]
+        both = [(on, len(option) - on) for on, option in zip(kept, some, strict=True)]
+        ids = range(len(some))
+        best.append([some[max(ids, key=lambda k: both[k][p])] for p in (0, 1)])
+    step = max(1, len(best) // (WAYS // 2))
+    for border in range(0, len(best) + step, step):
+        yield tuple(pair[0 if at < border else 1] for at, pair in enumerate(best))
+
+
+def _options(was: Sequence[int], now: Sequence[int], work: _Work) -> list[_Option] | None:
+    """Common subsequences of which none keeps only what another keeps as well; one for each choice of events.
+
+    Equal events of one microsecond are not told apart. None where that is too much work.
+    """
+    first, last = _ends(was, now)
     rows, columns = len(was) - first - last, len(now) - first - last
-    longest = [[0] * (columns + 1) for _ in range(rows + 1)]
+    edges = _edges(len(was), len(now), first, last)
+    if not work.affords(rows * columns * 4):
+        return None
+    before = work.left
+    nothing: dict[frozenset[tuple[int, int]], _Option] = {frozenset(): []}
+    below = [nothing] * (columns + 1)
     for i in reversed(range(rows)):
+        row = [nothing] * (columns + 1)
         for j in reversed(range(columns)):
-            same = was[first + i] == now[first + j]
-            longest[i][j] = longest[i + 1][j + 1] + 1 if same else max(longest[i + 1][j], longest[i][j + 1])
-    pairs, i, j = [(k, k) for k in range(first)], 0, 0
-    while i < rows and j < columns:
-        if was[first + i] == now[first + j]:
-            pairs.append((first + i, first + j))
-            i, j = i + 1, j + 1
-        elif longest[i + 1][j] >= longest[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return pairs + [(len(was) - k, len(now) - k) for k in range(last, 0, -1)]
+            code = was[first + i]
+            if code == now[first + j]:
+                # Whoever keeps neither of two equal first ones, or one of them with another, may keep both.
+                cell = {
+                    events | {(code, sum(one == code for one, _ in events))}: [(first + i, first + j), *pairs]
+                    for events, pairs in below[j + 1].items()
+                }
+            else:
+                cell = {**below[j], **row[j + 1]}
+                if not work.affords(len(cell) ** 2 // 4) or before - work.left > WORK // 4:
+                    work.is_cut = True
+                    return None
+                cell = {events: pairs for events, pairs in cell.items() if not any(events < more for more in cell)}
+            row[j] = cell
+        below = row
+    return [edges + pairs for pairs in below[0].values()]
 
 
 _ByLine = dict[int, list[int]]
@@ -179,6 +356,16 @@ def _by_line(code: Whole, t: Whole) -> _ByLine:
     for line, time in zip(code.tolist(), t.tolist(), strict=True):
         lines.setdefault(line, []).append(time)
     return lines
+
+
+def _chosen(code: Whole, t: Whole, which: NDArray[np.bool_]) -> Callable[[list[int]], _ByLine]:
+    """Times of chosen events on some lines, put together only when asked for."""
+
+    def of(lines: list[int]) -> _ByLine:
+        mine = which & np.isin(code, lines)
+        return _by_line(code[mine], t[mine])
+
+    return of
 
 
 class _Count(NamedTuple):
@@ -207,33 +394,68 @@ class _Lines:
             for side in (gone, new)
         )
 
-    def counted(self, bounds: Bounds, kept: Callable[[], _ByLine]) -> tuple[_Count, str]:
+        self._pairs = {line: _pairs(times, new[line], reach) for line, times in gone.items() if reach and line in new}
+        self._direct = [sum(len(pairs) for line, pairs in self._pairs.items() if line % 2 == p) for p in (0, 1)]
+
+    def plain(self, bounds: Bounds) -> tuple[_Count, str]:
+        """The counts with as many moves as there can be, and the first bound that is broken."""
+        count = self._at(self._direct, self._direct)
+        return count, _broken(count, bounds)
+
+    def counted(self, bounds: Bounds, kept: Callable[[list[int]], _ByLine], work: _Work) -> tuple[_Count, str]:
         """The counts to report, and the first bound that is broken.
 
         Args:
             bounds: how many of each kind there may be.
-            kept: times of what is in both recordings; asked for only where the plain count breaks a bound.
+            kept: of some lines, the times of what is in both recordings and may have been moved all the same.
+            work: what may be spent.
         """
-        both = [line for line in self.gone if line in self.new] if self.reach else []
-        moves = [0, 0]
-        for line in both:
-            moves[line % 2] += _matching(self.gone[line], self.new[line], self.reach)
-        plain = self._at(moves, moves)
-        broken = _broken(plain, bounds)
-        if not broken or not both:
-            return plain, broken
-        still = kept()
-        prices: tuple[list[int], list[int]] = ([], [])
-        for line in both:
-            prices[line % 2].extend(_prices(self.gone[line], self.new[line], still.get(line, []), self.reach))
-        totals = [[0, *accumulate(sorted(found))] for found in prices]
+        count, broken = self.plain(bounds)
+        if not broken or not self._pairs:
+            return count, broken
+        prices = [[1] * self._direct[p] for p in (0, 1)]
+        if best := self._best(prices, bounds):
+            return best, ""
+        # A pair by way of kept events takes two moves at least, which spares an addition and a removal and no edit.
+        if count.edits > bounds.edits or count.on > bounds.on or count.off > bounds.off:
+            return count, broken
+        short = max(count.added - bounds.added, count.removed - bounds.removed)
+        open_lines = [
+            line for line, pairs in self._pairs.items() if len(pairs) < min(len(self.gone[line]), len(self.new[line]))
+        ]
+        if short <= 0 or not open_lines:
+            return count, broken
+        still = kept(open_lines)
+        for line in open_lines:
+            if line in still:
+                sides = self.gone[line], self.new[line], still[line]
+                prices[line % 2] += _prices(*sides, self._pairs[line], self.reach, short, work)
+        best = self._best(prices, bounds)
+        return best or count, "" if best else broken
+
+    def _best(self, prices: list[list[int]], bounds: Bounds) -> _Count | None:
+        """The counts with the fewest edits within the bounds.
+
+        Args:
+            prices: how many moves each pair takes, by polarity.
+        """
+        totals = [np.concatenate([[0], np.cumsum(sorted(some), dtype=np.int64)]) for some in prices]
+        on, moved_on = np.arange(len(totals[1])), totals[1]
+        edits_on = self.removed[1] + self.added[1] - 2 * on + moved_on
         best: _Count | None = None
-        for off, moved_off in enumerate(totals[0]):
-            for on, moved_on in enumerate(totals[1]):
-                found = self._at((off, on), (moved_off, moved_on))
-                if not _broken(found, bounds) and (best is None or found.edits < best.edits):
-                    best = found
-        return best or plain, "" if best else broken
+        for off, moved_off in enumerate(totals[0].tolist()):
+            edits_off = self.removed[0] + self.added[0] - 2 * off + moved_off
+            least = max(sum(self.added) - bounds.added, sum(self.removed) - bounds.removed) - off
+            fits = (edits_on <= min(bounds.on, bounds.edits - edits_off)) & (on >= least)
+            fits &= moved_on <= bounds.shifted - moved_off
+            if edits_off > bounds.off or not fits.any():
+                continue
+            (at,) = np.nonzero(fits)
+            k = int(at[edits_on[at].argmin()])
+            found = self._at((off, k), (moved_off, int(moved_on[k])))
+            if best is None or found.edits < best.edits:
+                best = found
+        return best
 
     def _at(self, pairs: Sequence[int], moved: Sequence[int]) -> _Count:
         """Edits in all, added, removed, moved, and edits of ON and OFF events.
@@ -255,13 +477,8 @@ def _broken(found: Sequence[int], bounds: Bounds) -> str:
     return ""
 
 
-def _matching(gone: Sequence[int], new: Sequence[int], reach: int) -> int:
-    """The most pairs of two ordered lists that lie at most `reach` apart."""
-    return len(_pairs(gone, new, reach))
-
-
 def _pairs(gone: Sequence[int], new: Sequence[int], reach: int) -> list[tuple[int, int]]:
-    """Places of such pairs."""
+    """Places of the most pairs of two ordered lists that lie at most `reach` apart."""
     i = j = 0
     pairs = []
     while i < len(gone) and j < len(new):
@@ -275,39 +492,61 @@ def _pairs(gone: Sequence[int], new: Sequence[int], reach: int) -> list[tuple[in
     return pairs
 
 
-def _prices(gone: Sequence[int], new: Sequence[int], kept: Sequence[int], reach: int) -> list[int]:
+def _prices(
+    gone: Sequence[int],
+    new: Sequence[int],
+    kept: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    reach: int,
+    most: int,
+    work: _Work,
+) -> list[int]:
     """How many moves each further pair of a removal and an addition takes, the cheapest first.
 
-    One, where they are in reach; two where one kept event lies between them, which then moved as well; and so on. This
-    is a matching of least cost, grown by shortest augmenting paths: keeping costs nothing and each move costs one.
+    Two where one kept event lies between them, which then moved as well; and so on. This is a matching of least cost,
+    grown by shortest augmenting paths: keeping costs nothing and each move costs one.
+
+    Args:
+        gone, new, kept: times on one line.
+        pairs: places of as many pairs in reach as there can be; these take one move each, the least there is.
+        reach: how far an event may be moved.
+        most: how many pairs are of use.
+        work: what may be spent; with too little, the prices so far are returned.
     """
+    same = len(kept)
     old, fresh = [*kept, *gone], [*kept, *new]
-    partner = {j: j for j in range(len(kept))}
-    free = set(range(len(kept), len(old)))
+    partner = {j: j for j in range(same)} | {same + j: same + i for i, j in pairs}
+    free = set(range(same, len(old))) - {same + i for i, _ in pairs}
+    order = sorted(range(len(fresh)), key=fresh.__getitem__)
+    times = [fresh[j] for j in order]
     prices: list[int] = []
 
     def cost(i: int, j: int) -> int:
-        return 0 if i == j < len(kept) else 1
+        return 0 if i == j < same else 1
 
-    while True:
+    while len(prices) < most:
         # Bellman-Ford over the original events: taking another's place makes that one move on.
         price = dict.fromkeys(free, 0)
         came: dict[int, int] = {}
         reached: dict[int, tuple[int, int]] = {}
-        changed = True
-        while changed:
-            changed = False
-            for i, so_far in list(price.items()):
-                for j, time in enumerate(fresh):
-                    if abs(old[i] - time) > reach or partner.get(j) == i:
-                        continue
-                    total = so_far + cost(i, j)
-                    if j in reached and reached[j][0] <= total:
-                        continue
-                    reached[j], changed = (total, i), True
-                    holder = partner.get(j)
-                    if holder is not None:
-                        price[holder], came[holder] = total - cost(holder, j), j
+        waiting, queued = deque(free), set(free)
+        while waiting:
+            i = waiting.popleft()
+            queued.remove(i)
+            low, high = bisect_left(times, old[i] - reach), bisect_right(times, old[i] + reach)
+            if not work.spend(high - low + 1):
+                return prices
+            for j in order[low:high]:
+                holder = partner.get(j)
+                total = price[i] + cost(i, j)
+                if holder == i or (j in reached and reached[j][0] <= total):
+                    continue
+                reached[j] = (total, i)
+                if holder is not None:
+                    price[holder], came[holder] = total - cost(holder, j), j
+                    if holder not in queued:
+                        queued.add(holder)
+                        waiting.append(holder)
         ends = [(reached[j][0], j) for j in reached if j not in partner]
         if not ends:
             return prices
@@ -321,15 +560,17 @@ def _prices(gone: Sequence[int], new: Sequence[int], kept: Sequence[int], reach:
                 break
             assert before is not None
             j = before
+    return prices
 
 
-def _too_near(edited: Recording, new: NDArray[np.bool_], gap: int) -> str:
-    if gap == 0 or not bool(new.any()):
-        return ""
+def _crowded(edited: Recording, gap: int) -> NDArray[np.bool_]:
+    """Which events are less than a gap from another of their pixel, so that they may be kept but not new."""
+    crowded = np.zeros(len(edited), np.bool_)
+    if gap == 0:
+        return crowded
     pixel = edited.y.astype(np.int64) * edited.sensor.width + edited.x
     order = np.lexsort((edited.t, pixel))
     near = (np.diff(pixel[order]) == 0) & (np.diff(edited.t[order]) < gap)
-    fresh = new[order]
-    if not bool((near & (fresh[1:] | fresh[:-1])).any()):
-        return ""
-    return f"a new event is less than {gap} us from another of its pixel"
+    crowded[order[1:][near]] = True
+    crowded[order[:-1][near]] = True
+    return crowded

@@ -22,8 +22,10 @@ class Event(NamedTuple):
 class Ledger:
     """Edits of one recording, one at a time, each refused where a rule is against it.
 
-    Every event is edited once at most, and nothing is added or moved to where an event was taken from, which would be
-    no edit at all or one that no bound on its kind knows. So the edits of a ledger are always legal.
+    Every event is edited once at most. Nothing is added or moved to where an equal event was taken from, and none is
+    taken from where an equal one was put: that would be no edit at all, one that no bound on its kind knows, or two
+    events of one microsecond that changed places. What is left can be explained in one way only, so the edits of a
+    ledger are always legal.
 
     Args:
         recording: what is edited.
@@ -40,7 +42,7 @@ class Ledger:
         self._t = recording.t.astype(np.int64)
         self._new: list[Event] = []
         self._touched = set[int]()
-        self._vacated = set[Event]()
+        self._vacated, self._filled = set[Event](), set[Event]()
         self._pixels: dict[tuple[int, int], list[int]] = {}
         for x, y, t in zip(recording.x.tolist(), recording.y.tolist(), recording.t.tolist(), strict=True):
             self._pixels.setdefault((x, y), []).append(t)
@@ -57,7 +59,7 @@ class Ledger:
     def remove(self, number: int) -> bool:
         """Remove an original event; False where that is not allowed."""
         event = self.event(number)
-        if number in self._touched or not self.room("removed", event.p):
+        if number in self._touched or event in self._filled or not self.room("removed", event.p):
             return False
         self._removed[number] = True
         self._pixels[event.x, event.y].remove(event.t)
@@ -67,7 +69,7 @@ class Ledger:
     def move(self, number: int, t: int) -> bool:
         """Move an original event to another time; False where that is not allowed."""
         event = self.event(number)
-        if number in self._touched or not self.room("shifted", event.p):
+        if number in self._touched or event in self._filled or not self.room("shifted", event.p):
             return False
         if t == event.t or abs(t - event.t) > self.threat.max_shift:
             return False
@@ -78,6 +80,7 @@ class Ledger:
             return False
         insort(times, t)
         self._t[number] = t
+        self._filled.add(event._replace(t=t))
         self._leave(number, event, "shifted")
         return True
 
@@ -90,6 +93,7 @@ class Ledger:
             return False
         insort(self._pixels.setdefault((event.x, event.y), []), event.t)
         self._new.append(event)
+        self._filled.add(event)
         self._spend("added", event.p)
         return True
 

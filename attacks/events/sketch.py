@@ -40,6 +40,8 @@ class Wish:
 class Sketch:
     """Adds edits to a draft as long as the threat model allows them.
 
+    As in a ledger, nothing is put where an equal event was taken from, nor taken from where an equal one was put.
+
     Args:
         draft: what was edited already, within the threat model.
         threat: what is allowed in all.
@@ -51,7 +53,7 @@ class Sketch:
         self._changes: list[Change] = []
         self._taken: dict[int, _Times] = {}
         self._edited: set[int] = set()
-        self._vacated = set(_places(draft))
+        self._vacated, self._filled = set(_places(draft)), set(_new_places(draft))
         recording = draft.recording
         self._width = recording.sensor.width
         pixel = recording.y.astype(np.int64) * self._width + recording.x
@@ -65,6 +67,8 @@ class Sketch:
     def take(self, wish: Wish) -> bool:
         """Add an edit if budget and moments allow it; nothing is done otherwise."""
         if wish.event in self._edited or not self.pays(wish.kind, wish.p):
+            return False
+        if wish.kind != ADDED and (wish.x, wish.y, wish.p, self._time_of(wish.event)) in self._filled:
             return False
         if wish.kind == REMOVED:
             self._free(wish.x, wish.y, self._time_of(wish.event))
@@ -100,11 +104,12 @@ class Sketch:
     def flip(self, removal: Wish, addition: Wish) -> bool:
         """Replace an event by another, two edits, or none of them."""
         before, left, times = len(self._changes), dict(self._left), dict(self._taken)
-        edited, vacated = set(self._edited), set(self._vacated)
+        edited, vacated, filled = set(self._edited), set(self._vacated), set(self._filled)
         if self.take(removal) and self.take(addition):
             return True
         del self._changes[before:]
-        self._left, self._taken, self._edited, self._vacated = left, times, edited, vacated
+        self._left, self._taken = left, times
+        self._edited, self._vacated, self._filled = edited, vacated, filled
         return False
 
     def pays(self, kind: str, p: int) -> bool:
@@ -128,6 +133,7 @@ class Sketch:
             self._vacated.add((change.x, change.y, change.p, int(self._draft.original.t[change.event])))
             self._edited.add(change.event)
         if change.kind != REMOVED:
+            self._filled.add((change.x, change.y, change.p, change.t))
             times = self._times(change.x, change.y)
             self._taken[change.y * self._width + change.x] = np.insert(
                 times, np.searchsorted(times, change.t), change.t
@@ -171,6 +177,12 @@ def _places(draft: Draft) -> Iterator[tuple[int, int, int, int]]:
     original, edits = draft.original, draft.edits
     (gone,) = np.nonzero(edits.removed | (edits.t != original.t))
     return zip(*(values[gone].tolist() for values in (original.x, original.y, original.p, original.t)), strict=True)
+
+
+def _new_places(draft: Draft) -> Iterator[tuple[int, int, int, int]]:
+    """Column, row, polarity and time of the events that were added or moved."""
+    edited, (new,) = draft.recording, np.nonzero(draft.untouched < 0)
+    return zip(*(values[new].tolist() for values in (edited.x, edited.y, edited.p, edited.t)), strict=True)
 
 
 def nearest_free(wish: int, low: int, high: int, taken: _Times, gap: int) -> int | None:
