@@ -148,6 +148,8 @@ def test_every_preset_can_be_resolved(preset_name: str) -> None:
         ("pgd7:restarts=0", "8/255", "restarts must be at least 1"),
         ("pgd7:loss=mse", "8/255", "choose from ce, margin"),
         ("pgd7:alpha", "8/255", "has no '='"),
+        ("pgd7:alpha=0.01,alpha=0.02", "8/255", "alpha is given twice"),
+        ("random-edits:min_gap=0, min_gap=9", "0.1", "min_gap is given twice"),
     ],
 )
 def test_a_bad_attack_is_refused_with_the_mend(text: str, eps: str, message: str) -> None:
