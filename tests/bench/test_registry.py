@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,22 @@ def test_an_attack_s_keywords_are_its_parameters_and_are_checked_at_once(monkeyp
         register.attack("other", takes_steps=True, shares_trajectory=True)(mine)
     with pytest.raises(BenchError, match="parameter 'mu' needs a default"):
         register.attack("other")(lambda model, x, y, threat, *, rng, mu: x)
+
+
+@pytest.mark.parametrize("options", [{}, {"defaults": {"added": 0.1}}])
+def test_a_parameter_may_not_have_the_name_of_a_rule(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+    with pytest.raises(BenchError, match="'mine': the parameter name 'added' is a rule's"):
+
+        @register.attack("mine", domain="events", **options)
+        def mine(model, recordings, y, threat, lens, *, rng, added=0.1):  # type: ignore[no-untyped-def]
+            return recordings
+
+    @register.attack("frames")
+    def frames(model, x, y, threat, *, rng, added=0.1):  # type: ignore[no-untyped-def]
+        return x
+
+    assert dict(parse_attack("frames:added=0.5", "0.1").params) == {"added": 0.5}
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
