@@ -186,6 +186,15 @@ def edits_events(text: str) -> bool:
     return _named(text).domain == EVENTS
 
 
+def has_budget(text: str) -> bool:
+    """Whether the attack that `text` names does anything that an eps could bound; `clean` does not.
+
+    Raises:
+        BenchError: an unknown attack.
+    """
+    return _named(text).cost(1) != (0, 0)
+
+
 def _named(text: str) -> Attack:
     found: Attack = ATTACKS.get(_family(text.partition("@")[0].partition(":")[0].strip())[0])
     return found
