@@ -135,6 +135,10 @@ def parse_attack(
     if arithmetic == "bf16" and attack.cost(max(steps or 1, 1)) == (0, 0):
         # There is nothing to compute but the score.
         arithmetic, shown = "fast", without("arithmetic", shown)
+    try:
+        attack.refuse(params, threat)
+    except ValueError as error:
+        raise BenchError(f"attack '{text}': {error}") from error
     params = {k: v for k, v in params.items() if k not in attack.added or v != attack.defaults[k]}
     written = format_gradient(gradient) if gradient is not None else None
     if rules:

@@ -1,10 +1,10 @@
 """Events chosen by Gumbel-softmax: every candidate is there as ON, there as OFF, or absent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -84,8 +84,9 @@ def yao(
     Raises:
         ValueError: steps or draws below 1, a negative kappa, or a pool in which no recording of another class is found.
     """
-    if steps < 1 or draws < 1 or not kappa >= 0:
-        raise ValueError(f"steps and draws must be at least 1 and kappa at least 0, got {steps}, {draws} and {kappa}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    _check({"draws": draws, "kappa": kappa}, threat)
     sight = Sight.of(model, y, lens)
     best = [Draft.of(recording) for recording in recordings]
     own = lens.frames(recordings)
@@ -124,6 +125,12 @@ def yao(
                     counts = mixtures[n].counts(found[place - 1].states)
                     own[n] = torch.from_numpy(counts / lens.scale).to(own)
     return EventCandidate(tuple(draft.recording for draft in best), own)
+
+
+def _check(params: Mapping[str, Any], _: EventThreat) -> None:
+    draws, kappa = params["draws"], params["kappa"]
+    if draws < 1 or not kappa >= 0:
+        raise ValueError(f"draws must be at least 1 and kappa at least 0, got {draws} and {kappa}")
 
 
 def _foreign(sight: Sight, rows: list[int], rng: CounterRNG) -> dict[int, tuple[Recording, int]]:
@@ -316,5 +323,7 @@ YAO = Attack(
     defaults={"draws": 1, "kappa": 0.1, "targeted": True},
     domain="events",
     pool=True,
+    kinds=(ADDED, REMOVED),
+    check=_check,
     cost=lambda steps: (3 * steps, steps),
 )
