@@ -237,6 +237,7 @@ def test_an_attack_that_asks_for_the_training_recordings_gets_them(
         rng: CounterRNG,
     ) -> EventCandidate:
         seen.append(lens.pool)
+        seen.append(list(lens.labels))
         return EventCandidate(tuple(recordings))
 
     stub(monkeypatch, looking, pool=True)
@@ -244,6 +245,7 @@ def test_an_attack_that_asks_for_the_training_recordings_gets_them(
     assert isinstance(seen[0], Pool)
     assert seen[0][5] == (recording(5), 1)
     assert [label for _, label in seen[0][:5]] == [0, 1, 2, 3, 0]
+    assert seen[1] == [label for _, label in seen[0]]
     assert recordings_hash(parse_attack("stub", "0.1"), data).endswith(f"+{data.train_recordings_hash}")
 
 
