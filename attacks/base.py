@@ -59,6 +59,10 @@ class Attack:
         domain: `frames` where candidates are what a network is given, images included; `events` where they are
             recordings, see `attacks.events.base`.
         pool: with `events`: whether it takes events from recordings of the training set.
+        kinds: with `events`: the kinds of edit that it makes, of `added`, `removed` and `shifted`; where nothing is
+            said, rules that leave it nothing to do are not noticed.
+        check: `check(params, threat)` raises ValueError for parameters that it cannot work with, so that they are
+            refused before a network is trained. `run` should call the same.
     """
 
     run: Callable[..., Any]
@@ -81,6 +85,8 @@ class Attack:
     version: int = 1
     domain: str = "frames"
     pool: bool = False
+    kinds: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any], Any], None] | None = None
 
     def __post_init__(self) -> None:
         if self.domain not in ("frames", "events"):
@@ -89,6 +95,23 @@ class Attack:
             if self.shares_trajectory:
                 raise ValueError("an attack on events is run once for each step count; leave out shares_trajectory")
             object.__setattr__(self, "norms", ("events",))
+        elif self.kinds:
+            raise ValueError("kinds are of edits of events; give domain='events' too")
+
+    def refuse(self, params: Mapping[str, Any], threat: Any) -> None:
+        """Refuse what the attack could do nothing with, before anything is computed.
+
+        Args:
+            params: its own parameters, all of them.
+            threat: its threat model, an `EventThreat` with `events`.
+
+        Raises:
+            ValueError: rules that forbid all its kinds of edit, or what its own check refuses.
+        """
+        if self.kinds:
+            threat.check_kinds(self.kinds)
+        if self.check is not None:
+            self.check(params, threat)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

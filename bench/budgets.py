@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from attacks.events.threat import EVENTS
 from bench.errors import BenchError
-from bench.resolve import edits_events
+from bench.resolve import edits_events, has_budget
 
 USUAL = "0.05"
 """Edits for each event where nobody says otherwise."""
@@ -16,7 +16,8 @@ class Budgets:
     """The budgets that were asked for.
 
     An eps of pixels or counts means nothing to an attack that edits events, whose eps is a number of edits for each
-    event. So where a matrix has both kinds, each has its own list.
+    event. So where a matrix has both kinds, each has its own list. `clean` is of neither: beside attacks on events
+    alone it is measured as if no budget had been asked for.
 
     Attributes:
         norm: of the attacks on images or frames, or `events`.
@@ -40,10 +41,15 @@ class Budgets:
         """
         edits = {text: edits_events(text) for text in attacks}
         others = [text for text in attacks if not edits[text]]
+        bounded = [text for text in others if has_budget(text)]
+        idle: list[str] = []
+        if len(others) < len(attacks) and not bounded and not (self.eps and self.event_eps):
+            # What no eps bounds must not decide whose eps this is.
+            idle, others, attacks = others, [], [text for text in attacks if edits[text]]
         if others and self.norm == EVENTS:
             raise BenchError(
-                f"attack '{others[0]}' does not edit events, so --norm {EVENTS} is not for it; leave the norm out: "
-                "attacks on events have it anyway"
+                f"attack '{(bounded or others)[0]}' does not edit events, so --norm {EVENTS} is not for it; leave the "
+                "norm out: attacks on events have it anyway"
             )
         if others and self.norm != "linf" and not self.eps:
             raise BenchError(f"--norm {self.norm} needs --eps: the datasets' budgets are meant for linf")
@@ -53,7 +59,7 @@ class Budgets:
         elif others and self.eps and not self.event_eps:
             one = next(text for text in attacks if edits[text])
             raise BenchError(
-                f"--eps is in units of the frames for '{others[0]}' and in edits for each event for '{one}': give the "
+                f"--eps is in units of the frames for '{bounded[0]}' and in edits for each event for '{one}': give the "
                 f"latter its own, --event-eps {USUAL}"
             )
         elif not others:
@@ -62,6 +68,7 @@ class Budgets:
             if self.norm not in ("linf", EVENTS):
                 raise BenchError(f"--norm {self.norm} has no effect on {', '.join(attacks)}; leave it out")
         theirs = self.event_eps or (() if others else self.eps) or [USUAL]
+        yield from ((text, usual, "linf") for text in idle)
         for eps in self.eps or [usual]:
             yield from ((text, eps, self.norm) for text in others)
         for eps in theirs:

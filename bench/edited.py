@@ -65,7 +65,8 @@ class Pool(Sequence[tuple[Recording, int]]):
 
 def lens_of(dataset: EventDataset, attack: Attack, device: torch.device) -> Lens:
     """How a network sees a dataset's recordings, and what else an attack may take events from."""
-    return Lens(replace(dataset.framing), dataset.scale, device, Pool(dataset) if attack.pool else ())
+    pool = (Pool(dataset), dataset.y_train.tolist()) if attack.pool else ()
+    return Lens(replace(dataset.framing), dataset.scale, device, *pool)
 
 
 def propose_edits(

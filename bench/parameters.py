@@ -23,7 +23,7 @@ def split_parameters(text: str) -> tuple[str, dict[str, str]]:
     """A name and what is written behind it: `name:key=value,key=value`.
 
     Raises:
-        BenchError: a parameter without a value.
+        BenchError: a parameter without a value, or given twice.
     """
     name, _, rest = text.strip().partition(":")
     given: dict[str, str] = {}
@@ -31,7 +31,10 @@ def split_parameters(text: str) -> tuple[str, dict[str, str]]:
         key, equals, value = item.partition("=")
         if not equals:
             raise BenchError(f"'{text}': write parameters as name:key=value,key=value; '{item}' has no '='")
-        given[key.strip()] = value.strip()
+        key = key.strip()
+        if key in given:
+            raise BenchError(f"'{text}': {key} is given twice; leave one of them out")
+        given[key] = value.strip()
     return name.strip(), given
 
 

@@ -302,6 +302,14 @@ def _defaults(name: str, run: Any, options: Mapping[str, Any]) -> dict[str, Any]
     own = {key: default for key, default in own.items() if key not in given}
     if taken := sorted(set(own) & {"eot", "gradient", "restarts", "steps", "snapshots"}):
         raise BenchError(f"attack '{name}': the parameter name '{taken[0]}' is the harness's own; rename it")
+    if options.get("domain") == "events":
+        from attacks.events.threat import RULES
+
+        if taken := sorted((set(own) | set(options.get("defaults", ()))) & set(RULES)):
+            raise BenchError(
+                f"attack '{name}': the parameter name '{taken[0]}' is a rule's of the threat model on events, which "
+                "`threat` holds; rename it"
+            )
     unset = [key for key, default in own.items() if default is inspect.Parameter.empty]
     if unset and "defaults" not in options:
         raise BenchError(f"attack '{name}': parameter '{unset[0]}' needs a default value")

@@ -135,6 +135,10 @@ def parse_attack(
     if arithmetic == "bf16" and attack.cost(max(steps or 1, 1)) == (0, 0):
         # There is nothing to compute but the score.
         arithmetic, shown = "fast", without("arithmetic", shown)
+    try:
+        attack.refuse(params, threat)
+    except ValueError as error:
+        raise BenchError(f"attack '{text}': {error}") from error
     params = {k: v for k, v in params.items() if k not in attack.added or v != attack.defaults[k]}
     written = format_gradient(gradient) if gradient is not None else None
     if rules:
@@ -184,6 +188,15 @@ def edits_events(text: str) -> bool:
         BenchError: an unknown attack.
     """
     return _named(text).domain == EVENTS
+
+
+def has_budget(text: str) -> bool:
+    """Whether the attack that `text` names does anything that an eps could bound; `clean` does not.
+
+    Raises:
+        BenchError: an unknown attack.
+    """
+    return _named(text).cost(1) != (0, 0)
 
 
 def _named(text: str) -> Attack:

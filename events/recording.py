@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 Integers = NDArray[np.integer[Any]]
 
 _LARGEST = np.iinfo(np.int16).max
-_LAST = np.iinfo(np.int64).max
+_END = 2**53
+"""Times from here on, 285 years, could not be added to or divided without losing microseconds."""
 _MENDS = {
     "x": "whole pixels: numpy.floor(x).astype(numpy.int16)",
     "y": "whole pixels: numpy.floor(y).astype(numpy.int16)",
@@ -53,7 +54,7 @@ class Recording:
 
     Attributes:
         x, y: column and row, int16 [n], in [0, width) and [0, height), from the top left corner.
-        t: microseconds, int64 [n], from 0 on, never decreasing.
+        t: microseconds, int64 [n], in [0, 2^53), never decreasing.
         p: uint8 [n], 1 is ON.
         sensor: the camera's pixels.
 
@@ -161,8 +162,11 @@ def _check_times(t: Integers) -> None:
             f"event {at[0]} is at t = {t[at[0]]} us, before 0; subtract the first time, or, if a 32-bit counter "
             "overflowed, read it as unsigned"
         )
-    if t.dtype == np.uint64 and (at := _first(t > _LAST)):
-        raise ValueError(f"event {at[0]} is at t = {t[at[0]]} us, which 64 bits with a sign do not hold; subtract t[0]")
+    if t.dtype.itemsize == 8 and (at := _first(t >= _END)):
+        raise ValueError(
+            f"event {at[0]} is at t = {t[at[0]]} us, not before 2^53; subtract t[0], and give microseconds if these "
+            "are nanoseconds"
+        )
     if at := _first(t[1:] < t[:-1]):
         now, before = int(t[at[0] + 1]), int(t[at[0]])
         mend = "sort them with Recording.in_order"

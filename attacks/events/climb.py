@@ -1,9 +1,10 @@
 """Best-first search over edits: the gradient proposes, the network as it would truly see them decides."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,8 +52,9 @@ def climb(
     Raises:
         ValueError: steps or width below 1.
     """
-    if steps < 1 or width < 1:
-        raise ValueError(f"steps and width must be at least 1, got {steps} and {width}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_climb({"width": width}, threat)
     sight = Sight.of(model, y, lens)
     climbers = [_Climber(recording, threat, lens.framing, kinds, width, sight.patient) for recording in recordings]
     with frozen(model):
@@ -69,6 +71,16 @@ def climb(
             for row in left:
                 climbers[row].judge(list(islice(margins, len(climbers[row].trials))))
     return EventCandidate(tuple(climber.best.recording for climber in climbers))
+
+
+def check_climb(params: Mapping[str, Any], _: EventThreat) -> None:
+    """Refuse parameters that no search has.
+
+    Raises:
+        ValueError: a width below 1.
+    """
+    if params["width"] < 1:
+        raise ValueError(f"width must be at least 1, got {params['width']}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
 from attacks.events.dashes import moving_dash
+from attacks.events.draft import ADDED
 from attacks.events.growth import Pattern, check_growth, grow
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
@@ -50,7 +51,7 @@ def dash(
     Raises:
         ValueError: a parameter out of range, or a sensor of one column.
     """
-    check_growth(polarity, sizes)
+    check_growth({"polarity": polarity, "sizes": sizes}, threat)
     rows = rng.uniform((1,)).squeeze(1).tolist()
 
     def pattern(number: int, recording: Recording) -> Pattern:
@@ -66,4 +67,6 @@ DASH = Attack(
     norms=("events",),
     cost=lambda _: (9, 0),
     domain="events",
+    kinds=(ADDED,),
+    check=check_growth,
 )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
+from attacks.events.draft import ADDED
 from attacks.events.growth import Pattern, check_growth, evenly, flickering, grow
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
@@ -47,7 +48,7 @@ def frame(
     Raises:
         ValueError: a parameter out of range.
     """
-    check_growth(polarity, sizes)
+    check_growth({"polarity": polarity, "sizes": sizes}, threat)
 
     def pattern(_: int, recording: Recording) -> Pattern:
         return flickering(recording, border(recording.sensor), threat, lens, polarity)
@@ -72,4 +73,6 @@ FRAME = Attack(
     norms=("events",),
     cost=lambda _: (9, 0),
     domain="events",
+    kinds=(ADDED,),
+    check=check_growth,
 )

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
-from attacks.events.climb import climb
+from attacks.events.climb import check_climb, climb
 from attacks.events.lens import Lens
 from attacks.events.ranking import KINDS
 from attacks.events.threat import EventThreat
@@ -52,5 +52,7 @@ GREEDY = Attack(
     takes_steps=True,
     defaults={"width": 8},
     domain="events",
+    kinds=KINDS,
+    check=check_climb,
     cost=lambda steps: (20 * steps, steps),
 )

@@ -1,8 +1,9 @@
 """Patterns that grow until the network errs: what the attacks of Marchisio et al. (2021) have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -104,14 +105,21 @@ def flickering(
     return lambda size: replace(whole, **{name: getattr(whole, name)[:size] for name in ("x", "y", "p", "at")})
 
 
-def check_growth(polarity: str, sizes: int) -> None:
+def check_growth(params: Mapping[str, Any], threat: EventThreat) -> None:
     """Refuse parameters that no pattern has.
 
+    Args:
+        params: with the `polarity` of a pattern's events and its number of `sizes`.
+        threat: its rules.
+
     Raises:
-        ValueError: a polarity by another name, or a number of sizes below 1.
+        ValueError: a polarity by another name, or one whose events the rules forbid, or a number of sizes below 1.
     """
+    polarity, sizes = params["polarity"], params["sizes"]
     if polarity not in POLARITIES:
         raise ValueError(f"polarity must be {', '.join(POLARITIES)}, got '{polarity}'")
+    if getattr(threat, polarity, None) == 0:
+        raise ValueError(f"{polarity}=0 forbids all its events; leave it out or give another polarity")
     if sizes < 1:
         raise ValueError(f"sizes must be at least 1, got {sizes}")
 

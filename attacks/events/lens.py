@@ -21,12 +21,21 @@ class Lens:
         device: where the network is.
         pool: recordings of the training set with their labels, always the same ones in the same order, for attacks
             that take events from other recordings; they are read when asked for.
+        labels: of the pool's recordings, in their order, so that nobody reads one to learn its class.
+
+    Raises:
+        ValueError: not one label for each recording of the pool.
     """
 
     framing: Framing
     scale: int
     device: torch.device
     pool: Sequence[tuple[Recording, int]] = ()
+    labels: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.pool):
+            raise ValueError(f"a pool of {len(self.pool)} recordings needs as many labels, got {len(self.labels)}")
 
     def frames(self, recordings: Sequence[Recording]) -> Tensor:
         """Frames of counts as the dataset makes them, bit by bit: float32 [N, T, 2, H, W], counts / scale.

@@ -1,12 +1,14 @@
 """Mask-filter-aware dash: a dash that no pixel's count gives away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
 from attacks.events.dashes import moving_dash
+from attacks.events.draft import ADDED
 from attacks.events.growth import Pattern, check_growth, grow
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
@@ -52,15 +54,19 @@ def mf_dash(
     Raises:
         ValueError: a parameter out of range, or a sensor of one column.
     """
-    check_growth(polarity, sizes)
-    if mask < 1:
-        raise ValueError(f"mask must be at least 1, got {mask}")
+    _check({"polarity": polarity, "sizes": sizes, "mask": mask}, threat)
     rows = rng.uniform((1,)).squeeze(1).tolist()
 
     def pattern(number: int, recording: Recording) -> Pattern:
         return moving_dash(recording, rows[number], threat, lens, polarity, mask)
 
     return grow(model, recordings, y, threat, lens, pattern, sizes)
+
+
+def _check(params: Mapping[str, Any], threat: EventThreat) -> None:
+    check_growth(params, threat)
+    if params["mask"] < 1:
+        raise ValueError(f"mask must be at least 1, got {params['mask']}")
 
 
 MF_DASH = Attack(
@@ -70,4 +76,6 @@ MF_DASH = Attack(
     norms=("events",),
     cost=lambda _: (9, 0),
     domain="events",
+    kinds=(ADDED,),
+    check=_check,
 )

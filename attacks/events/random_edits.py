@@ -1,6 +1,7 @@
 """Random edits of recordings: what an attack on events must beat."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from attacks.combinators import COMPARISONS, seek
 from attacks.events.base import EventCandidate
 from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
+from attacks.events.ranking import KINDS
 from attacks.events.run import margins
 from attacks.events.threat import EventThreat
 from events import Recording
@@ -54,8 +56,7 @@ def random_edits(
     Raises:
         ValueError: tries below 1.
     """
-    if tries < 1:
-        raise ValueError(f"tries must be at least 1, got {tries}")
+    _check({"tries": tries}, threat)
     kept: list[Recording] = []
     best = torch.zeros(0)
     for number in range(tries):
@@ -70,6 +71,11 @@ def random_edits(
         for row in (found > best).nonzero().flatten().tolist():
             kept[row], best[row] = made[row], found[row]
     return EventCandidate(tuple(kept))
+
+
+def _check(params: Mapping[str, Any], _: EventThreat) -> None:
+    if params["tries"] < 1:
+        raise ValueError(f"tries must be at least 1, got {params['tries']}")
 
 
 class _Numbers:
@@ -122,4 +128,6 @@ RANDOM_EDITS = Attack(
     defaults={"tries": 1},
     cost=lambda steps: (1, 0),
     domain="events",
+    kinds=KINDS,
+    check=_check,
 )

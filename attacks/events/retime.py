@@ -6,12 +6,14 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.events.base import EventCandidate
-from attacks.events.climb import climb
+from attacks.events.climb import check_climb, climb
 from attacks.events.draft import SHIFTED
 from attacks.events.lens import Lens
 from attacks.events.threat import EventThreat
 from events import Recording
 from models.random import CounterRNG
+
+_KINDS = (SHIFTED,)
 
 
 def retime(
@@ -40,9 +42,8 @@ def retime(
     Raises:
         ValueError: a threat model that lets no event move, or steps or width below 1.
     """
-    if not threat.max_shift or threat.shifted == 0:
-        raise ValueError("retime moves events in time, which the threat model forbids; give max_shift=5000 or so")
-    return climb(model, recordings, y, threat, lens, (SHIFTED,), steps, width)
+    threat.check_kinds(_KINDS)
+    return climb(model, recordings, y, threat, lens, _KINDS, steps, width)
 
 
 RETIME = Attack(
@@ -51,5 +52,7 @@ RETIME = Attack(
     takes_steps=True,
     defaults={"width": 8},
     domain="events",
+    kinds=_KINDS,
+    check=check_climb,
     cost=lambda steps: (20 * steps, steps),
 )

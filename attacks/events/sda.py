@@ -216,5 +216,6 @@ SDA = Attack(
     "edits of events that do no harm alone are made together, then undone as far as possible",
     takes_steps=True,
     domain="events",
+    kinds=KINDS,
     cost=lambda steps: (_MORE_EACH_ROUND * steps * (steps + 1) // 2 + 4 * steps, steps),
 )

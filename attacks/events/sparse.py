@@ -1,6 +1,7 @@
 """Sparse: a modifier of the frames, found by gradients, that becomes whole events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, per_sample
 from attacks.events.base import EventCandidate
+from attacks.events.draft import ADDED, REMOVED
 from attacks.events.edits import Edits
 from attacks.events.ledger import Event, Ledger
 from attacks.events.lens import Lens
@@ -71,8 +73,7 @@ def sparse(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if not (lr > 0 and 0 <= lam < 1):
-        raise ValueError(f"lr must be more than 0 and lam in [0, 1), got lr={lr} and lam={lam}")
+    _check({"lr": lr, "lam": lam}, threat)
     best, believed = list(recordings), lens.frames(recordings)
     counts = counts_of(believed, lens.scale).to(believed.dtype)
     delta, mean, square = (torch.zeros_like(counts) for _ in range(3))
@@ -106,6 +107,12 @@ def sparse(
                     whole = counts[row] + torch.from_numpy(change).to(counts)
                     believed[row] = of_counts(whole, lens.scale, believed.dtype)
     return EventCandidate(tuple(best), believed)
+
+
+def _check(params: Mapping[str, Any], _: EventThreat) -> None:
+    lr, lam = params["lr"], params["lam"]
+    if not (lr > 0 and 0 <= lam < 1):
+        raise ValueError(f"lr must be more than 0 and lam in [0, 1), got lr={lr} and lam={lam}")
 
 
 def surprise(logits: Tensor, y: Tensor) -> Tensor:
@@ -179,4 +186,6 @@ SPARSE = Attack(
     norms=("events",),
     cost=lambda steps: (2 * steps + 1, steps),
     domain="events",
+    kinds=(ADDED, REMOVED),
+    check=_check,
 )

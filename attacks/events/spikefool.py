@@ -1,7 +1,8 @@
 """SparseFool on counts of events, rounded to whole events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +67,9 @@ def spikefool(
     Raises:
         ValueError: steps or lam below 1.
     """
-    if steps < 1 or lam < 1:
-        raise ValueError(f"steps and lam must be at least 1, got {steps} and {lam}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    _check({"lam": lam}, threat)
     sight, span = Sight.of(model, y, lens), _INNER + 3
     drafts = [Draft.of(recording) for recording in recordings]
     best, highest = list(drafts), np.full(len(drafts), -np.inf)
@@ -95,6 +97,11 @@ def spikefool(
                 if margins[place] > margins[0]:
                     best[row], highest[row] = some[place], margins[place]
     return EventCandidate(tuple(draft.recording for draft in best))
+
+
+def _check(params: Mapping[str, Any], _: EventThreat) -> None:
+    if params["lam"] < 1:
+        raise ValueError(f"lam must be at least 1, got {params['lam']}")
 
 
 def _boundary(sight: Sight, rows: list[int], drafts: list[Draft], lam: float, moment: int) -> tuple[Floats, Floats]:
@@ -148,5 +155,7 @@ SPIKEFOOL = Attack(
     takes_steps=True,
     defaults={"lam": 2.0},
     domain="events",
+    kinds=KINDS,
+    check=_check,
     cost=lambda steps: (13 * steps, 11 * steps),
 )

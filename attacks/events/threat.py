@@ -1,6 +1,7 @@
 """What an attacker may do to a recording: how many events are edited, of which kind, how far events move."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ EVENTS = "events"
 MOST = 10
 """The largest eps: so many edits for each event of a recording."""
 
-_SHARES = ("added", "removed", "shifted", "on", "off")
+_KINDS = ("added", "removed", "shifted")
+_SHARES = (*_KINDS, "on", "off")
 _TIMES = ("max_shift", "min_gap")
 RULES = _SHARES + _TIMES
 """What `read_rules` knows."""
@@ -93,6 +95,31 @@ class EventThreat:
         shares = {name: getattr(self, name) for name in _SHARES}
         kinds = {name: most if share is None else min(most, math.floor(share * n)) for name, share in shares.items()}
         return Bounds(most, **kinds | ({} if self.max_shift else {"shifted": 0}))
+
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        """Refuse rules under which an attack could do nothing whatever its budget.
+
+        Args:
+            kinds: of edit that it makes, of `added`, `removed` and `shifted`.
+
+        Raises:
+            ValueError: the rules allow none of them, or there is no such kind.
+        """
+        if unknown := [kind for kind in kinds if kind not in _KINDS]:
+            raise ValueError(f"there is no kind of edit '{unknown[0]}'; choose from {', '.join(_KINDS)}")
+        if self.on == 0 and self.off == 0:
+            raise ValueError("on=0 and off=0 forbid every edit; leave one of them out")
+        mends = {kind: self._mend(kind) for kind in kinds}
+        if all(mends.values()):
+            made, mend = ", ".join(mends), " or ".join(mends.values())
+            raise ValueError(f"the only kinds of edit that it makes are forbidden ({made}); {mend}")
+
+    def _mend(self, kind: str) -> str:
+        """What would allow a kind of edit; nothing where it is allowed."""
+        mends = [f"leave out {kind}=0"] if getattr(self, kind) == 0 else []
+        if kind == "shifted" and not self.max_shift:
+            mends.append("give max_shift=5000 or so")
+        return " and ".join(mends)
 
     @property
     def rules(self) -> str:

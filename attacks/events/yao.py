@@ -1,10 +1,10 @@
 """Events chosen by Gumbel-softmax: every candidate is there as ON, there as OFF, or absent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +62,8 @@ def yao(
       or too close to another of their pixel are left out.
     - There a sample is done once any draw is the target; here once a draw is misclassified by its true frames (never
       on a stochastic network), and the draw of the largest margin is handed over.
-    - The foreign recording is drawn from `lens.pool`, the first of another class that the model gets right among
-      32 drawn at random, the first of another class if there is none: so a frequent class is a target more often.
+    - The foreign recording is drawn from those of other classes in `lens.pool`: the first that the model gets right
+      among 32 drawn at random, the first if there is none. So a frequent class is a target more often.
     - Frames cut by time are cut from the candidates by time.
 
     Args:
@@ -82,10 +82,11 @@ def yao(
         the recordings, and for each the frames that the attack itself made of the same edits.
 
     Raises:
-        ValueError: steps or draws below 1, a negative kappa, or a pool in which no recording of another class is found.
+        ValueError: steps or draws below 1, a negative kappa, or a pool without a recording of another class.
     """
-    if steps < 1 or draws < 1 or not kappa >= 0:
-        raise ValueError(f"steps and draws must be at least 1 and kappa at least 0, got {steps}, {draws} and {kappa}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    _check({"draws": draws, "kappa": kappa}, threat)
     sight = Sight.of(model, y, lens)
     best = [Draft.of(recording) for recording in recordings]
     own = lens.frames(recordings)
@@ -126,29 +127,38 @@ def yao(
     return EventCandidate(tuple(draft.recording for draft in best), own)
 
 
+def _check(params: Mapping[str, Any], _: EventThreat) -> None:
+    draws, kappa = params["draws"], params["kappa"]
+    if draws < 1 or not kappa >= 0:
+        raise ValueError(f"draws must be at least 1 and kappa at least 0, got {draws} and {kappa}")
+
+
 def _foreign(sight: Sight, rows: list[int], rng: CounterRNG) -> dict[int, tuple[Recording, int]]:
     """For each sample a recording of another class, with that class, which the model gets right if one is found."""
-    pool = sight.lens.pool
-    # A float32 uniform may be 1 exactly.
-    numbers = (rng.uniform((_LOOKS,), stream=_POOL).double() * len(pool)).long().clamp(max=len(pool) - 1).tolist()
+    pool, classes = sight.lens.pool, np.asarray(sight.lens.labels, np.int64)
+    own = {row: int(sight.y[row]) for row in rows}
+    others = {label: np.flatnonzero(classes != label) for label in set(own.values())}
+    if alone := [label for label, numbers in others.items() if not len(numbers)]:
+        raise ValueError(
+            f"yao takes events from training recordings of other classes, and of the {len(pool)} that there are none "
+            f"is of another class than {alone[0]}; add some of a second class, or use an attack that needs none: greedy"
+        )
+    uniform = rng.uniform((_LOOKS,), stream=_POOL).double().cpu().numpy()
     found: dict[int, tuple[Recording, int]] = {}
     first: dict[int, tuple[Recording, int]] = {}
-    for look in range(_LOOKS if len(pool) else 0):
-        shown = {row: pool[numbers[row][look]] for row in rows if row not in found}
-        shown = {row: pair for row, pair in shown.items() if pair[1] != int(sight.y[row])}
-        if not shown:
-            continue
+    for look in range(_LOOKS):
+        left = {row: others[own[row]] for row in rows if row not in found}
+        if not left:
+            break
+        # A float32 uniform may be 1 exactly.
+        places = {row: min(int(uniform[row, look] * len(numbers)), len(numbers) - 1) for row, numbers in left.items()}
+        shown = {row: pool[int(left[row][place])] for row, place in places.items()}
         first = shown | first
         labels = sight.y.clone()
         labels[list(shown)] = torch.tensor([label for _, label in shown.values()], device=labels.device)
         judge = Sight(sight.model, labels, sight.lens, sight.first_draw)
         values = judge.margins(list(shown), [recording for recording, _ in shown.values()], 1 + look)
         found |= {row: pair for (row, pair), value in zip(shown.items(), values, strict=True) if value < 0}
-    if len(first) < len(rows):
-        raise ValueError(
-            f"yao takes events from training recordings of other classes, and none of {_LOOKS} drawn from the "
-            f"lens' pool of {len(pool)} is of another class"
-        )
     return first | found
 
 
@@ -313,8 +323,11 @@ YAO = Attack(
     yao,
     "events chosen by Gumbel-softmax, handed over as a list and framed anew",
     takes_steps=True,
+    version=2,
     defaults={"draws": 1, "kappa": 0.1, "targeted": True},
     domain="events",
     pool=True,
+    kinds=(ADDED, REMOVED),
+    check=_check,
     cost=lambda steps: (3 * steps, steps),
 )

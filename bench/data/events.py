@@ -1,6 +1,7 @@
 """Recordings of event cameras as a dataset: frames of counts for networks, and the recordings they came of."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -208,8 +209,11 @@ def _fixed_scale(name: str, text: str) -> int:
     """The count that is 1.0, or 0 for the largest."""
     if text == "max":
         return 0
-    if not text.isdecimal() or not int(text):
-        raise BenchError(f"dataset '{name}': scale must be max or a count of at least 1, got '{text}'")
+    # The text is a part of the dataset's name, so a count has one way to be written.
+    if not re.fullmatch(r"[1-9][0-9]*", text):
+        raise BenchError(
+            f"dataset '{name}': scale must be max or a count of at least 1, got '{text}'; write 1 and not 01"
+        )
     return int(text)
 
 

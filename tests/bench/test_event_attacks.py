@@ -296,6 +296,7 @@ def test_an_attack_that_asks_for_the_training_recordings_gets_them(
         rng: CounterRNG,
     ) -> EventCandidate:
         seen.append(lens.pool)
+        seen.append(list(lens.labels))
         return EventCandidate(tuple(recordings))
 
     stub(monkeypatch, looking, pool=True)
@@ -303,6 +304,7 @@ def test_an_attack_that_asks_for_the_training_recordings_gets_them(
     assert isinstance(seen[0], Pool)
     assert seen[0][5] == (recording(5), 1)
     assert [label for _, label in seen[0][:5]] == [0, 1, 2, 3, 0]
+    assert seen[1] == [label for _, label in seen[0]]
     assert recordings_hash(parse_attack("stub", "0.1"), data).endswith(f"+{data.train_recordings_hash}")
 
 
@@ -341,6 +343,7 @@ def test_a_rule_of_one_attack_beats_the_rule_for_all() -> None:
 
 
 MIXED = ["fgsm", "random-edits"]
+IDLE = ["clean", "random-edits"]
 
 
 @pytest.mark.parametrize(
@@ -351,6 +354,10 @@ MIXED = ["fgsm", "random-edits"]
         (["random-edits"], "linf", ["1", "2"], [], [("random-edits", "1", "events"), ("random-edits", "2", "events")]),
         (["random-edits"], "events", [], ["4"], [("random-edits", "4", "events")]),
         (["fgsm"], "linf", ["1"], [], [("fgsm", "1", "linf")]),
+        (IDLE, "linf", ["1"], [], [("clean", "1/9", "linf"), ("random-edits", "1", "events")]),
+        (IDLE, "events", [], ["4"], [("clean", "1/9", "linf"), ("random-edits", "4", "events")]),
+        (IDLE, "linf", ["1"], ["4"], [("clean", "1", "linf"), ("random-edits", "4", "events")]),
+        (["clean"], "l2", ["1"], [], [("clean", "1", "l2")]),
     ],
 )
 def test_each_kind_of_attack_has_its_own_budgets(
@@ -364,6 +371,8 @@ def test_each_kind_of_attack_has_its_own_budgets(
     [
         (MIXED, "linf", ["0.1"], [], "give the latter its own, --event-eps"),
         (MIXED, "events", [], [], "'fgsm' does not edit events"),
+        (["clean", *MIXED], "linf", ["0.1"], [], "of the frames for 'fgsm'"),
+        (IDLE, "l2", ["1"], [], "--norm l2 has no effect on random-edits"),
         (MIXED, "l2", [], ["1"], "--norm l2 needs --eps"),
         (["fgsm"], "linf", [], ["1"], "--event-eps has no effect on fgsm"),
         (["random-edits"], "l2", ["1"], [], "--norm l2 has no effect on random-edits"),

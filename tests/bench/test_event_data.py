@@ -176,6 +176,8 @@ def test_options_are_in_the_name_without_defaults_and_in_one_order(tmp_path: Pat
         ("cifar10-dvs:size=48", "do not divide a sensor of 128x128"),
         ("n-mnist:scale=0", "scale must be max or a count of at least 1, got '0'"),
         ("n-mnist:scale=half", "scale must be max or"),
+        ("n-mnist:size=17,scale=01", "at least 1, got '01'; write 1 and not 01"),
+        ("n-mnist:T=3,T=4", "'n-mnist:T=3,T=4': T is given twice"),
         ("n-mnist:T", "write parameters as name:key=value"),
         ("digits:T=4", "dataset 'digits' has no parameter 'T'; it has none"),
         ("n-mnits:T=4", "unknown dataset 'n-mnits', did you mean 'n-mnist'"),

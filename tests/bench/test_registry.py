@@ -1,10 +1,13 @@
 """Names: built-in, from packages, from files; never guessed, never run unasked."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attacks.threat import Threat
 from bench.errors import BenchError
 from bench.registry import ATTACKS, DEFENSES, KINDS, Entry, Registry, load_plugin, register
 from bench.resolve import parse_attack
@@ -43,6 +46,47 @@ def test_an_attack_s_keywords_are_its_parameters_and_are_checked_at_once(monkeyp
         register.attack("other", takes_steps=True, shares_trajectory=True)(mine)
     with pytest.raises(BenchError, match="parameter 'mu' needs a default"):
         register.attack("other")(lambda model, x, y, threat, *, rng, mu: x)
+
+
+@pytest.mark.parametrize("options", [{}, {"defaults": {"added": 0.1}}])
+def test_a_parameter_may_not_have_the_name_of_a_rule(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+    with pytest.raises(BenchError, match="'mine': the parameter name 'added' is a rule's"):
+
+        @register.attack("mine", domain="events", **options)
+        def mine(model, recordings, y, threat, lens, *, rng, added=0.1):  # type: ignore[no-untyped-def]
+            return recordings
+
+    @register.attack("frames")
+    def frames(model, x, y, threat, *, rng, added=0.1):  # type: ignore[no-untyped-def]
+        return x
+
+    assert dict(parse_attack("frames:added=0.5", "0.1").params) == {"added": 0.5}
+
+
+def test_an_attack_s_own_check_is_asked_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+
+    def check(params: Mapping[str, Any], threat: Threat) -> None:
+        if params["mu"] > threat.eps:
+            raise ValueError("mu must not be more than eps")
+
+    @register.attack("mine", check=check)
+    def mine(model, x, y, threat, *, rng, mu=0.05):  # type: ignore[no-untyped-def]
+        return x
+
+    assert parse_attack("mine", "0.1").params
+    with pytest.raises(BenchError, match=r"attack 'mine:mu=0\.2': mu must not be more than eps"):
+        parse_attack("mine:mu=0.2", "0.1")
+    with pytest.raises(ValueError, match="give domain='events'"):
+        register.attack("other", kinds=("added",))(mine)
+
+    @register.attack("adder", domain="events", kinds=("add",))
+    def adder(model, recordings, y, threat, lens, *, rng):  # type: ignore[no-untyped-def]
+        return recordings
+
+    with pytest.raises(BenchError, match="no kind of edit 'add'; choose from added, removed, shifted"):
+        parse_attack("adder", "0.1")
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -13,6 +13,47 @@ from bench.presets import PRESETS
 from bench.resolve import attack_arguments, parse_attack, parse_defense, threat_of
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("retime3", r"are forbidden \(shifted\); give max_shift=5000 or so"),
+        ("retime3:max_shift=100,shifted=0", "leave out shifted=0"),
+        ("retime3:max_shift=100,width=0", "width must be at least 1, got 0"),
+        ("frame:polarity=foo", "polarity must be on, off, both, got 'foo'"),
+        ("corner:sizes=0", "sizes must be at least 1, got 0"),
+        ("dash:sizes=0", "sizes must be at least 1, got 0"),
+        ("mf-dash:mask=0", "mask must be at least 1, got 0"),
+        ("mf-dash:polarity=foo", "polarity must be on, off, both"),
+        ("yao3:draws=0", "draws must be at least 1"),
+        ("yao3:kappa=-1", "kappa at least 0"),
+        ("sparse3:lr=0", "lr must be more than 0"),
+        ("sparse3:lam=2", r"lam in \[0, 1\)"),
+        ("greedy3:width=0", "width must be at least 1, got 0"),
+        ("spikefool3:lam=0", "lam must be at least 1, got 0"),
+        ("random-edits:tries=0", "tries must be at least 1, got 0"),
+        ("frame:added=0", r"are forbidden \(added\); leave out added=0"),
+        ("frame:on=0", "on=0 forbids all its events"),
+        ("random-edits:added=0,removed=0", "leave out removed=0 or leave out added=0 or give max_shift"),
+        ("sda3:added=0,removed=0", "are forbidden"),
+        ("spikefool3:added=0,removed=0", "are forbidden"),
+        ("sparse3:added=0,removed=0,max_shift=9", "are forbidden"),
+        ("yao3:added=0,removed=0,max_shift=9", "are forbidden"),
+        ("greedy3:on=0,off=0", "on=0 and off=0 forbid every edit"),
+    ],
+)
+def test_what_no_attack_on_events_can_do_is_refused_by_its_name(text: str, words: str) -> None:
+    with pytest.raises(BenchError, match=words) as caught:
+        parse_attack(text, "0.1")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["random-edits:added=0", "greedy3:added=0,removed=0,max_shift=9", "frame:polarity=both,on=0", "yao3:on=0"]
+)
+def test_rules_that_leave_something_to_do_are_kept(text: str) -> None:
+    assert parse_attack(text, "0.1").name == text
+
+
 def test_paper_step_size_is_the_default_at_the_paper_budget() -> None:
     spec = parse_attack("pgd40", "8/255")
     assert dict(spec.params)["alpha"] == Fraction(1, 100)
@@ -148,6 +189,8 @@ def test_every_preset_can_be_resolved(preset_name: str) -> None:
         ("pgd7:restarts=0", "8/255", "restarts must be at least 1"),
         ("pgd7:loss=mse", "8/255", "choose from ce, margin"),
         ("pgd7:alpha", "8/255", "has no '='"),
+        ("pgd7:alpha=0.01,alpha=0.02", "8/255", "alpha is given twice"),
+        ("random-edits:min_gap=0, min_gap=9", "0.1", "min_gap is given twice"),
     ],
 )
 def test_a_bad_attack_is_refused_with_the_mend(text: str, eps: str, message: str) -> None:

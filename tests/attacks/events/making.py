@@ -34,7 +34,7 @@ def recording(n: int, seed: int, sensor: Sensor, span: int) -> Recording:
 def lens(by: str = "number", T: int = 3, side: int = 2, sensor: Sensor | None = None) -> Lens:
     sensor = sensor or Sensor(2 * side, 2 * side)
     pool = [(recording(25, 100 + seed, sensor, 90), seed % 3) for seed in range(9)]
-    return Lens(Framing(T, by, side, side), 2, torch.device("cpu"), pool)
+    return Lens(Framing(T, by, side, side), 2, torch.device("cpu"), pool, [label for _, label in pool])
 
 
 class Frames(nn.Module):

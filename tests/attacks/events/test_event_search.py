@@ -1,10 +1,12 @@
 """Every attack on events: legal, pure, its own sample's business only, and never worse than doing nothing."""
 
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from making import ATTACKS, FREE, Frames, lens, recording, rng
 from torch import Tensor, nn
@@ -56,6 +58,7 @@ def test_edits_are_legal_and_no_worse_than_none(
     name: str, n: int, eps: Fraction, bounds: tuple[Fraction | None, ...], shift: int, gap: int, by: str, seed: int
 ) -> None:
     added, removed, on, off = bounds
+    assume(name != "retime" or not on == off == 0)
     shift = max(shift, 1) if name == "retime" else shift
     threat = EventThreat(eps, added, removed, None, on, off, shift, gap)
     originals, view, model = [recording(n, seed, SENSOR, 90)], lens(by), Frames(seed, hidden=6)
@@ -142,10 +145,14 @@ def test_retiming_keeps_what_every_pixel_sends() -> None:
 
 
 @pytest.mark.parametrize(
-    "threat", [EventThreat(Fraction(1, 5)), EventThreat(Fraction(1, 5), shifted=Fraction(0), max_shift=9)]
+    ("threat", "mend"),
+    [
+        (EventThreat(Fraction(1, 5)), "give max_shift"),
+        (EventThreat(Fraction(1, 5), shifted=Fraction(0), max_shift=9), "leave out shifted=0"),
+    ],
 )
-def test_retiming_needs_events_that_may_move(threat: EventThreat) -> None:
-    with pytest.raises(ValueError, match="give max_shift"):
+def test_retiming_needs_events_that_may_move(threat: EventThreat, mend: str) -> None:
+    with pytest.raises(ValueError, match=mend):
         ATTACKS["retime"](Frames(), chunk(), LABELS, threat, lens(), steps=3, rng=rng(5))
 
 
@@ -158,9 +165,33 @@ def test_senseless_steps_are_refused(name: str) -> None:
 def test_yao_needs_a_pool_with_other_classes() -> None:
     model, originals, view = Frames(hidden=6), chunk(), lens()
     y = model(view.frames(originals)).argmax(1)
-    alone = type(view)(view.framing, view.scale, view.device, [(view.pool[0][0], int(y[0]))])
-    with pytest.raises(ValueError, match="of another class"):
+    alone = type(view)(view.framing, view.scale, view.device, [(view.pool[0][0], int(y[0]))], [int(y[0])])
+    with pytest.raises(ValueError, match=r"of another class than \d; add some of a second class"):
         ATTACKS["yao"](model, originals[:1], y[:1], FREE, alone, steps=3, rng=rng(1))
+
+
+def test_yao_finds_the_one_recording_of_another_class_and_reads_no_other() -> None:
+    model, originals, view = Frames(hidden=6), chunk(), lens()
+    y = model(view.frames(originals)).argmax(1)[:1]
+    read: list[int] = []
+
+    class Rare(list[tuple[Recording, int]]):
+        def __getitem__(self, index: Any) -> Any:
+            read.append(index)
+            return super().__getitem__(index)
+
+    labels = [int(y[0])] * 5000
+    labels[4321] = (labels[0] + 1) % 3
+    rare = Rare((view.pool[0][0], label) for label in labels)
+    seen = replace(view, pool=rare, labels=labels)
+    (made,) = ATTACKS["yao"](model, originals[:1], y, FREE, seen, steps=10, rng=rng(1)).recordings
+    assert set(read) == {4321}
+    assert made != originals[0]
+
+
+def test_a_pool_has_a_label_for_each_recording() -> None:
+    with pytest.raises(ValueError, match="a pool of 9 recordings needs as many labels, got 0"):
+        replace(lens(), labels=())
 
 
 def test_yaos_own_frames_are_not_what_a_loader_makes() -> None:

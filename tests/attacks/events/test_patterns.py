@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ ATTACKS: dict[str, Any] = {
     "mf-dash": partial(mf_dash, mask=6),
     "sparse": partial(sparse, steps=3, lr=0.6, lam=0.01),
 }
+POLARITIES = {"frame": "on", "corner": "off", "dash": "on", "mf-dash": "on"}
 NAMES = pytest.mark.parametrize("name", ATTACKS)
 
 
@@ -97,6 +98,7 @@ def test_candidates_are_legal_whatever_the_rules(
 ) -> None:  # fmt: skip
     added, removed, on, off = bounds
     threat = EventThreat(eps, added, removed, None, on, off, shift, gap)
+    assume(getattr(threat, POLARITIES.get(name, ""), None) != 0)
     original, model = recording(n, seed, SENSOR, 30 if small else 5000), linear(lens)
     (edited,) = ATTACKS[name](model, [original], own_labels(model, [original], lens), threat, lens, rng=rng(seed))[0]
     assert recount(original, edited, threat).problem == ""
@@ -304,6 +306,7 @@ def test_what_sparse_minimises_is_minus_log_of_one_minus_p() -> None:
     [
         (partial(frame, polarity="up"), "polarity must be on, off, both, got 'up'"),
         (partial(corner, sizes=0), "sizes must be at least 1"),
+        (partial(dash, sizes=0), "sizes must be at least 1"),
         (partial(mf_dash, mask=0), "mask must be at least 1"),
         (partial(sparse, steps=0), "steps must be at least 1"),
         (partial(sparse, steps=1, lr=0.0), "lr must be more than 0"),
