@@ -12,10 +12,16 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.store import Store
 
+_EVENTS = "events"
+
 
 def table(
     name: Annotated[
-        str | None, typer.Argument(help="table1 to table5: the paper's table from stored cells; any cells if left out.")
+        str | None,
+        typer.Argument(
+            help="table1 to table5: the paper's table from stored cells; events: attacks on events, with what they "
+            "changed and cost; any cells if left out."
+        ),
     ] = None,
     defense: o.OnlyDefenses = None,
     attack: o.OnlyAttacks = None,
@@ -52,16 +58,18 @@ def table(
       bench table table1 --with-published --format latex -o table1.tex
 
       bench table table1 --dataset digits
+
+      bench table events -d vanilla --eps 0.05
     """
     form = chosen_format(form, output, as_json=as_json)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
-    if with_published and name is None:
+    if with_published and name in (None, _EVENTS):
         raise BenchError("--with-published needs a table of the paper: bench table table1 --with-published")
-    if name is not None and (defense or attack):
+    if name not in (None, _EVENTS) and (defense or attack):
         raise BenchError(f"{name} says itself which defenses and attacks it shows: leave out --defense and --attack")
     opened = o.open_existing_store(results, store)
-    if name is not None:
+    if name not in (None, _EVENTS):
         text, title = _of_paper(
             name, opened, (dataset, model, eps), iterate, form, with_published, o.no_store(results, store)
         )
@@ -72,7 +80,14 @@ def table(
         from bench.selection import chosen_cells
 
         rows = chosen_cells(opened, defenses=defense, attacks=attack, dataset=dataset, model=model, eps=eps)
-        text, title = render(matrix(rows, iterate), form, opened), "Robust accuracy"
+        if name == _EVENTS and form not in ("csv", "json"):
+            from bench.report.edits import edits_sheet
+            from bench.report.formats import write_sheet
+
+            text, title = write_sheet(edits_sheet(opened, rows), form), "Attacks on events"
+        else:
+            kept = [row for row in rows if name is None or row.norm == name]
+            text, title = render(matrix(kept, iterate), form, opened), "Robust accuracy"
     if form == "html" and output is not None:
         from bench.report.formats.html import page
 

@@ -443,6 +443,19 @@ def test_the_command_line_from_a_mixed_run_to_an_imported_cell(bench: Run, tmp_p
     assert "eps is edits for each event" in " ".join(bench("table").stdout.split())
     table = bench("table", "--format", "csv").stdout.splitlines()
     assert "changed_share" in table[0]
+    events = json.loads(bench("table", "events", "--json").stdout)
+    assert {row["attack"] for row in events} == {"random-edits", "random-edits:tries=2,max_shift=9000"}
+    lines = [line.split("|") for line in bench("table", "events", "--format", "md").stdout.splitlines() if "|" in line]
+    assert len(lines) == 2 + 4
+    line = {a.strip(): b.strip().replace("\\", "") for a, b in zip(lines[0], lines[-1], strict=True)}
+    assert (line["attack"], line["eps"]) == (strong["attack"], "0.3")
+    assert line["success"].split()[0] == f"{100 * len(broken) / sum(s['clean'] for s in shown['samples']):.1f}"
+    share = np.mean([(s["added"] + s["removed"] + s["moved"]) / s["events"] for s in broken]) if broken else None
+    assert line["changed, %"] == ("-" if share is None else f"{100 * share:.2f}")
+    empty = bench("table", "events", "-a", "fgsm")
+    assert (empty.returncode, "no finished cell of an attack on events" in empty.stderr) == (2, True)
+    success = json.loads(bench("curve", "eps", "--success", "-a", "random-edits", "--json").stdout)
+    assert {point["value"] for point in success if not point["x"]} == {0}
     curve = json.loads(bench("curve", "eps", "-a", "random-edits", "--json").stdout)
     assert [point["x"] for point in curve] == [0, 0, 0.3]
     assert curve[0]["value"] == curve[1]["value"] >= curve[2]["value"]
