@@ -31,7 +31,7 @@ def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, f"ended too early: {process.communicate()}"
         assert time.monotonic() < deadline, "nothing happened"

@@ -273,11 +273,11 @@ def test_a_library_that_is_not_installed_is_no_failure(error: Exception, expecte
 
 
 def test_an_attack_without_gradients_is_not_held_to_the_optimum() -> None:
-    @register.attack("corner")
-    def corner(model: nn.Module, x: Tensor, y: Tensor, threat: Any, *, rng: Any) -> Tensor:
+    @register.attack("vertex")
+    def vertex(model: nn.Module, x: Tensor, y: Tensor, threat: Any, *, rng: Any) -> Tensor:
         return ball(x, threat).project(x + float(threat.eps) * (rng.uniform(x.shape[1:]) - 0.5).sign().to(x.dtype))
 
-    assert failed(findings_of("corner", CPU)) == {}
+    assert failed(findings_of("vertex", CPU)) == {}
 
 
 @dataclass(frozen=True)

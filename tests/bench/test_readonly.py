@@ -31,6 +31,8 @@ def sealed(request: pytest.FixtureRequest, results: Path, monkeypatch: pytest.Mo
     """A results folder that cannot be written, in truth where mounting is permitted, and as far as one is told."""
     # Nothing of a writer may be left, or SQLite could do with what lies beside the file.
     (results / "bench.sqlite.backup").unlink(missing_ok=True)
+    with closing(sqlite3.connect(results / "bench.sqlite")) as last:
+        last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert [path.name for path in results.glob("bench.sqlite*")] == ["bench.sqlite"]
     sealed = results / "bench.sqlite" if request.param.startswith("file") else results
     if "mounted" not in request.param:

@@ -96,7 +96,7 @@ def start(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
 
 
 def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, f"ended too early: {process.communicate()}"
         assert time.monotonic() < deadline, "nothing happened"
@@ -159,7 +159,7 @@ def test_cancel_ends_what_runs_on_the_cluster(
     shown = json.loads(bench("status", "--store", database, "--json").stdout)["campaigns"]
     assert [(c["state"], c["running"]) for c in shown] == [("running", 1)]
     assert bench("cancel", "--store", database).returncode == 0
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "cancelled with bench cancel" in errors
     assert Store(database).cells(status="done")[0].attack == "fgsm"
