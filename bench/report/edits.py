@@ -35,9 +35,10 @@ def edits_sheet(store: Store, rows: Sequence[CellRow]) -> Sheet:
     chosen = [row for row in rows if row.norm == EVENTS and row.summary is not None and row.verdict != "invalid"]
     if not chosen:
         raise BenchError("no finished cell of an attack on events matches; see: bench ls runs")
-    defenses = list(dict.fromkeys(row.defense for row in chosen))
+    # Not in the order in which several workers happened to finish.
+    defenses = sorted({row.defense for row in chosen}, key=lambda name: (name != "vanilla", len(name), name))
     places = {name: number for number, name in enumerate(defenses)}
-    chosen.sort(key=lambda row: (row.dataset, row.model, row.seed, places[row.defense], Fraction(row.eps)))
+    chosen.sort(key=lambda row: (row.dataset, row.model, row.seed, places[row.defense], Fraction(row.eps), row.attack))
     lines: list[tuple[Piece, ...]] = []
     breaks: set[int] = set()
     before: tuple[object, ...] | None = None
