@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attacks.pgd import pgd
 from attacks.threat import Threat
 from defenses.base import Defense, Part, Setting
+from defenses.search import Choice, searched
 from models.random import CounterRNG
 
 
@@ -48,6 +49,7 @@ class AdversarialInputs(Part):
         return path[self.steps].last
 
 
+@searched(eps=Choice(("1/255", "2/255", "4/255", "8/255")))
 def at(eps: Fraction | None = None, steps: int = 2) -> Defense:
     """Adversarial training on l_inf PGD-2 examples, random start.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Defense, Part, Setting, Step
+from defenses.search import Range, searched
 from models.kernels import native
 from models.lif import refuse_second_derivative
 from models.neurons import spiking_layers
@@ -85,6 +86,7 @@ def cosine_rise(lam_max: float, progress: float) -> float:
     return 0.5 * lam_max * (1 - math.cos(math.pi * progress))
 
 
+@searched(lam_max=Range(0.05, 2, log=True), delta=Range(0.1, 1))
 def mc(lam_max: float | None = None, delta: float = 0.5, penalty: str = "linear") -> Defense:
     """Push membrane potentials away from the threshold.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from defenses.base import Defense, Part
+from defenses.search import Range, searched
 from models.neurons import NeuronSpec
 
 
@@ -22,6 +23,7 @@ class NoisyNeurons(Part):
         return replace(spec, kind="nlif", params=(("noise_var", self.noise_var),))
 
 
+@searched(noise_var=Range(0.02, 1, log=True))
 def nlif(noise_var: float = 0.4) -> Defense:
     """Gaussian noise on every membrane potential.
 

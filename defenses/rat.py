@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from defenses.at import at
 from defenses.base import Defense, Part
+from defenses.search import Choice, Range, searched
 from models.wrn import ConvexCombination
 
 _WIDE, _ROW_SHARE = 200, 0.3
@@ -62,6 +63,7 @@ def project_onto_simplex(c: Tensor) -> Tensor:
     return (c - excess[k - 1] / k).clamp(min=0)
 
 
+@searched(beta=Range(1e-4, 1e-2, log=True), eps=Choice(("1/255", "2/255", "4/255", "8/255")))
 def rat(beta: float = 1e-3, eps: Fraction | None = None, steps: int = 2) -> Defense:
     """AT plus weight orthogonalisation.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Defense, Part, Step
+from defenses.search import Range, searched
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class SparseGradient(Part):
         return self.lam * ((f_moved - f) / self.h).square().mean()
 
 
+@searched(lam=Range(0.05, 10, log=True))
 def sr(lam: float = 0.1, h: float = 0.01) -> Defense:
     """Sparse-gradient regularisation.
 
