@@ -174,7 +174,8 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     _check_taken(attack_names, request.params)
     if known:
         for defense in defenses:
-            _settled(defense, Setting(request.model or known.model, known.train_eps))
+            steps = request.T or STEPS
+            _settled(defense, Setting(request.model or known.model, known.train_eps, T=steps, eps=known.eps))
     if request.model is not None:
         MODELS.entry(request.model)
     try:
@@ -201,7 +202,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     shared = _Shared()
     jobs = []
     for defense in defenses:
-        settled = _settled(defense, Setting(model_name, protocol.train_eps, dataset.box))
+        settled = _settled(defense, setting_of(dataset, model_name, steps))
         model = ModelSpec(
             name=model_name,
             num_classes=dataset.num_classes,
@@ -212,6 +213,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             std=dataset.std,
             fingerprint=MODELS.entry(model_name).fingerprint(),
             frames=dataset.frames is not None,
+            encoder=settled.encoder,
         )
         for seed in request.seeds or (0,):
             spec = TrainSpec(
@@ -242,6 +244,12 @@ def _known_images(name: str) -> Protocol | None:
     """The protocol of a dataset that is known to be images without loading it, whose range is [0, 1]."""
     source: DatasetSource | None = DATASETS.get(name) if name in DATASETS else None
     return source.protocol if source and not source.frames else None
+
+
+def setting_of(dataset: Dataset, model: str, T: int) -> Setting:
+    """What a defense's parts may know of a run with this dataset, architecture and number of steps."""
+    protocol = dataset.protocol
+    return Setting(model, protocol.train_eps, dataset.box, T, dataset.frames is not None, protocol.eps)
 
 
 def _settled(defense: Defense, setting: Setting) -> Defense:

@@ -19,7 +19,10 @@ from bench.recount import RECOUNT_VERSION
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
 from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
 from defenses.base import ConflictError, Defense
+from models.encoding import build_encoder
+from models.net import SpikingNet
 from models.neurons import number_layers
+from models.shaped import settle_shapes
 from models.surrogates import Surrogate
 
 PIXELS = Box()
@@ -336,12 +339,27 @@ def build_model(spec: ModelSpec) -> Any:
             mean=spec.mean,
             std=spec.std,
         )
+        if spec.encoder:
+            _encode(model, spec)
+        settle_shapes(model, spec.in_shape, spec.T, frames=spec.frames)
+    except BenchError:
+        raise
     except Exception as error:
         # A builder may be anyone's code.
         what = str(error) if isinstance(error, ValueError) else describe(error)
         raise BenchError(f"model '{spec.name}' on {list(spec.in_shape)} inputs: {what}") from error
     number_layers(model)
     return model
+
+
+def _encode(model: Any, spec: ModelSpec) -> None:
+    """Give a network its encoder."""
+    if not isinstance(model, SpikingNet):
+        raise BenchError(
+            f"model '{spec.name}' has an encoding of its own, so '{spec.encoder}' cannot take its place; derive it "
+            "from models.SpikingNet, or leave that defense out"
+        )
+    model.encoder = build_encoder(spec.encoder)
 
 
 def _family(head: str) -> tuple[str, int | None]:

@@ -52,6 +52,7 @@ class ModelSpec(Spec):
         in_shape: (C, H, W) of an image, or of each frame.
         T: time steps; of frames their number.
         frames: whether its inputs are frames [T, C, H, W], one for each step, and not one image for all.
+        encoder: written form of what pixels become at each step, see `models.encoding`; empty for themselves.
     """
 
     name: str = identity()
@@ -63,6 +64,7 @@ class ModelSpec(Spec):
     std: tuple[float, ...] = identity()
     fingerprint: str = identity(default="")
     frames: bool = added(False)
+    encoder: str = added("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class CellSpec(Spec):
 
 def noise_version(cell: CellSpec) -> int:
     """What `noise_version` a cell of this network has if it is measured now."""
-    noisy = cell.noise_version > 1 or cell.model.neuron.kind != NeuronSpec().kind
+    # Other neurons and encodings that draw came when cells said it already.
+    noisy = cell.noise_version > 1 or cell.model.neuron.kind == "nlif"
     return NOISE_VERSION if noisy else 1
 
 

@@ -172,12 +172,8 @@ class _Loop:
             raise BenchError(f"{total} training images leave none after holding out {recipe.holdout}")
         self.holdout = torch.arange(self.count, total)[:_QUICK]
         decays = [part.weight_decay for part in defense.parts if part.weight_decay is not None]
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=decays[0] if decays else recipe.weight_decay,
-        )
+        decay = decays[0] if decays else recipe.weight_decay
+        self.optimizer = torch.optim.SGD(_groups(model, decay), lr=recipe.lr, momentum=recipe.momentum)
         self.epoch = 0
         self.seconds = 0.0
         self.log: list[EpochLog] = []
@@ -195,6 +191,8 @@ class _Loop:
         # Batch normalisation needs more than one value a channel.
         batches = batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
         sums, seen, began = torch.zeros(2, dtype=torch.float64), 0, time.perf_counter()
+        for part in self.defense.parts:
+            part.before_epoch(self.model, fraction)
         self.model.train()
         for number, index in enumerate(batches):
             x = self.dataset.pixels(self.dataset.x_train[index], self.device)
@@ -227,7 +225,7 @@ class _Loop:
         return line
 
     def _update(self, x: Tensor, y: Tensor, rng: CounterRNG, progress: float) -> tuple[float, float]:
-        parts = self.defense.parts
+        parts, clean = self.defense.parts, x
         for part in parts:
             x = part.perturb(self.model, x, y, rng)
         x = x.detach().requires_grad_(any(part.needs_input_gradient for part in parts))
@@ -237,12 +235,15 @@ class _Loop:
                 logits = self.model(x)
         else:
             membrane, logits = {}, self.model(x)
-        loss = functional.cross_entropy(logits, y)
-        step = Step(self.model, x, y, logits, membrane, progress, same_noise)
+        step = Step(self.model, x, y, logits, membrane, progress, clean, rng, same_noise)
+        losses = [loss for part in parts if (loss := part.task_loss(step)) is not None]
+        loss = losses[0] if losses else functional.cross_entropy(logits, y)
         penalties = [penalty for part in parts if (penalty := part.penalty(step)) is not None]
         total = loss + torch.stack(penalties).sum() if penalties else loss
         self.optimizer.zero_grad()
         total.backward()
+        for part in parts:
+            part.before_update(self.model)
         self.optimizer.step()
         return float(loss.detach()), float(total.detach() - loss.detach())
 
@@ -267,10 +268,14 @@ class _Loop:
                 hits = [(self.model(inputs).argmax(1) == y).double().mean() for inputs in (x, path[_QUICK_STEPS].last)]
         return float(hits[0]), float(hits[1])
 
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def save(self, path: Path, key: str) -> None:
         """Keep the state at an epoch's end."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+        for number, parameter in enumerate(self._parameters):
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum.{number}"] = buffer
@@ -296,7 +301,7 @@ class _Loop:
             load_into(self.model, weights, path)
         except BenchError as error:
             raise BenchError(f"cannot resume: {error}. Delete '{path}' to train from the start") from error
-        for number, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+        for number, parameter in enumerate(self._parameters):
             buffer = tensors.get(f"momentum.{number}")
             if buffer is not None:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
@@ -345,6 +350,15 @@ def _read_sidecar(path: Path) -> tuple[tuple[EpochLog, ...], float]:
         return tuple(EpochLog(**line) for line in sidecar["log"]), float(sidecar["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return (), math.nan
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The model's parameters as the optimiser takes them; those that their module calls `undecayed` decay not."""
+    exempt = {id(getattr(module, name)) for module in model.modules() for name in getattr(module, "undecayed", ())}
+    decayed = [parameter for parameter in model.parameters() if id(parameter) not in exempt]
+    free = [parameter for parameter in model.parameters() if id(parameter) in exempt]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def cosine_lr(recipe: Recipe, update: int, updates: int) -> float:

@@ -25,11 +25,17 @@ class Setting:
         model: name of the architecture.
         train_eps: the data set's usual eps for adversarial training, in pixel units.
         box: what inputs may hold.
+        T: time steps.
+        frames: whether inputs are frames [N, T, C, H, W], one for each step, and not one image for all.
+        eps: the eps that the data set is attacked with, in pixel units; None if nobody says.
     """
 
     model: str
     train_eps: Fraction
     box: Box = field(default_factory=Box)
+    T: int = 4
+    frames: bool = False
+    eps: Fraction | None = None
 
 
 @dataclass
@@ -44,6 +50,8 @@ class Step:
         membrane: layer name -> potential [T, N, *] before noise and reset, with graph;
             filled only if a part sets `observes_membrane`.
         progress: share of the epochs done, 0 in the first, 1 in the last.
+        clean: the batch before any perturbation, [N, *].
+        rng: this step's random numbers, by image.
         same_noise: opens a block in which one forward call meets the noise that `logits` met.
     """
 
@@ -53,6 +61,8 @@ class Step:
     logits: Tensor
     membrane: dict[str, Tensor]
     progress: float
+    clean: Tensor
+    rng: CounterRNG
     same_noise: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -62,7 +72,8 @@ class Part:
 
     Class attributes:
         name: unique name of the idea, part of every key.
-        slot: at most one part of a defense may fill a slot (`neuron`, `input`, `weights`); None is free.
+        slot: at most one part of a defense may fill a slot (`encoding`, `neuron`, `input`, `loss`, `weights`); None is
+            free.
         observes_membrane: ask for `Step.membrane`.
         needs_input_gradient: ask for `Step.x` to require grad.
         weight_decay: overrides the training recipe's, unless None.
@@ -88,13 +99,30 @@ class Part:
         """The neuron that the network is built from, given the one planned so far."""
         return spec
 
+    def encoder(self) -> str:
+        """The written form of the encoding that the network is built with, see `models.encoding`; empty for none."""
+        return ""
+
+    def before_epoch(self, model: nn.Module, progress: float) -> None:
+        """Set up the network for an epoch; `progress` is the share of the epochs done, 0 in the first, 1 in the last.
+
+        A resumed training calls it for the epoch that it goes on with.
+        """
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, rng: CounterRNG) -> Tensor:
         """The inputs to train on, [N, *] inside the data set's box, given the clean ones."""
         return x
 
+    def task_loss(self, step: Step) -> Tensor | None:
+        """The scalar in place of the cross-entropy of `step.logits`, or None."""
+        return None
+
     def penalty(self, step: Step) -> Tensor | None:
         """A scalar to add to the loss, or None."""
         return None
+
+    def before_update(self, model: nn.Module) -> None:
+        """Change the weights' gradients in place before an optimiser step."""
 
     def after_update(self, model: nn.Module, key: int) -> None:
         """Change the weights in place after an optimiser step; `key` seeds any randomness."""
@@ -169,6 +197,11 @@ class Defense:
         for part in self.parts:
             spec = part.neuron(spec)
         return spec
+
+    @property
+    def encoder(self) -> str:
+        """The encoding to build the network with."""
+        return next(filter(None, (part.encoder() for part in self.parts)), "")
 
     def identity(self) -> list[dict[str, Any]]:
         """What of this defense can change the trained weights; the order of a sum cannot."""

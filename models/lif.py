@@ -21,13 +21,35 @@ from models.surrogates import Surrogate
 
 
 class LIFParams(NamedTuple):
-    """The constants of one layer; `detach_reset` stops the gradient through the reset's (1 - S)."""
+    """What decides a layer's recursion.
 
-    decay: float
-    v_threshold: float
+    Attributes:
+        decay, v_threshold: one number, or a tensor [T, *] or [T, N, *] for neurons that differ by step or from another.
+        v_reset: potential after a spike.
+        detach_reset: whether the gradient through the reset's (1 - S) is stopped.
+        surrogate: the derivative in place of the spike's.
+    """
+
+    decay: float | Tensor
+    v_threshold: float | Tensor
     v_reset: float
     detach_reset: bool
     surrogate: Surrogate
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every neuron is alike at every step, as the kernels take it."""
+        return not isinstance(self.decay, Tensor) and not isinstance(self.v_threshold, Tensor)
+
+
+def at_step(value: float | Tensor, t: int) -> float | Tensor:
+    """A constant of time step `t`."""
+    return value[t] if isinstance(value, Tensor) else value
+
+
+def over_time(value: float | Tensor) -> float | Tensor:
+    """A constant's mean over the steps."""
+    return value.mean(0) if isinstance(value, Tensor) else value
 
 
 class Trace(NamedTuple):
@@ -56,7 +78,7 @@ def _simulate(
     steps: int = 0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes, membrane potential after noise where it is kept, and before it where it is asked for, each [T, N, *]."""
-    kernels = kernels_for(current)
+    kernels = kernels_for(current) if params.uniform else None
     if kernels is not None:
         return kernels.simulate(current, noise, params, affine, with_membrane, keep, steps)
     half = current.dtype == torch.bfloat16
@@ -109,13 +131,15 @@ def simulate(
     for t in range(steps):
         if u is None:
             v[t].copy_(current[t])
+        elif isinstance(params.decay, Tensor):
+            torch.addcmul(current[t], params.decay[t].expand_as(u), u, out=v[t])
         else:
             torch.add(current[t], u, alpha=params.decay, out=v[t])
         if before_noise is not None:
             before_noise[t].copy_(v[t])
         if noise is not None:
             v[t].add_(noise[t])
-        torch.ge(v[t], params.v_threshold, out=spikes[t])
+        torch.ge(v[t], at_step(params.v_threshold, t), out=spikes[t])
         if t + 1 < steps:
             u = v[t].masked_fill(spikes[t] > 0, params.v_reset)
     return spikes, v, before_noise
@@ -143,7 +167,7 @@ def bptt(
     grad_current = torch.empty_like(v)
     grad_u: Tensor | None = None
     for t in reversed(range(v.shape[0])):
-        x = v[t] - params.v_threshold
+        x = v[t] - at_step(params.v_threshold, t)
         through_spike = grad_spikes[t] if grad_spikes is not None else None
         through_decay = None
         if grad_u is not None:
@@ -159,7 +183,7 @@ def bptt(
             grad_current[t].add_(through_decay)
         if grad_membrane is not None:
             grad_current[t].add_(grad_membrane[t])
-        grad_u = grad_current[t] * params.decay
+        grad_u = grad_current[t] * at_step(params.decay, t)
     return grad_current
 
 
@@ -175,7 +199,7 @@ class _MultiStepLIF(torch.autograd.Function):
         steps: int,
     ) -> tuple[Tensor, Tensor | None]:
         # What the backward pass can simulate again need not be written down; noise would have to be drawn again.
-        kernels = kernels_for(current) if noise is None else None
+        kernels = kernels_for(current) if noise is None and params.uniform else None
         again = kernels is not None and kernels.SIMULATES_AGAIN and kernels.differentiates(params.surrogate)
         keep = ctx.needs_input_grad[0] and not again
         spikes, v, before_noise = _simulate(current, noise, params, with_membrane, affine, keep, steps)
@@ -194,7 +218,7 @@ class _MultiStepLIF(torch.autograd.Function):
         for_spikes, for_membrane = grads
         if for_spikes is None and for_membrane is None:
             return None, None, None, None, None, None
-        kernels = kernels_for(saved)
+        kernels = kernels_for(saved) if params.uniform else None
         if kernels is not None and kernels.differentiates(params.surrogate):
             how = {"simulated": not ctx.again, "steps": ctx.steps}
             grad = kernels.backward(saved, params, ctx.affine, for_spikes, for_membrane, **how)
@@ -298,6 +322,11 @@ def lif_differentiated(
     return _Replaced.apply(current, noise, params, rule, with_membrane)  # type: ignore[no-any-return]
 
 
+def spike(x: Tensor, surrogate: Surrogate) -> Tensor:
+    """1 where x = V - v_threshold is not negative, else 0, differentiated by the surrogate; any shape."""
+    return _Spike.apply(x, surrogate)  # type: ignore[no-any-return]
+
+
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, surrogate: Surrogate) -> Tensor:
@@ -322,11 +351,11 @@ def lif_reference(
     u = torch.zeros_like(current[0])
     spikes, membrane = [], []
     for t in range(current.shape[0]):
-        v = params.decay * u + current[t]
+        v = at_step(params.decay, t) * u + current[t]
         membrane.append(v)
         if noise is not None:
             v = v + noise[t]
-        s = _Spike.apply(v - params.v_threshold, params.surrogate)
+        s = spike(v - at_step(params.v_threshold, t), params.surrogate)
         spikes.append(s)
         gate = s.detach() if params.detach_reset else s
         u = (1 - gate) * v + params.v_reset * gate

@@ -6,6 +6,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from models.encoding import Encoder
 from models.neurons import LIF, number_layers
 from models.time import merged
 
@@ -23,7 +24,7 @@ class Encoding(TypedDict):
 class SpikingNet(nn.Module):
     """Base of the spiking networks: pixels in, logits out, no state left behind.
 
-    A static image is presented at every time step (direct encoding). Its first
+    A static image is presented at every time step (direct encoding), unless `encoder` says otherwise. Its first
     layer is therefore the same at each step and is computed once. The prediction
     is the time-mean of the last layer's output.
 
@@ -45,6 +46,7 @@ class SpikingNet(nn.Module):
         if T < 1:
             raise ValueError(f"T must be at least 1, got {T}")
         self.T = T
+        self.encoder: Encoder | None = None
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
@@ -69,6 +71,9 @@ class SpikingNet(nn.Module):
             raise ValueError(
                 f"expected images [N, {channels}, H, W] or frames [N, T, {channels}, H, W], got {list(x.shape)}"
             )
+        if self.encoder is not None:
+            over_time = x.unsqueeze(0) if x.dim() == 4 else x.transpose(0, 1)
+            x = self.encoder(over_time, self.T if x.dim() == 4 else x.shape[1]).transpose(0, 1)
         x = (x - self.mean) / self.std
         stem, norm = self._stem()
         if x.dim() == 4:

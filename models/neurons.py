@@ -1,6 +1,7 @@
 """Spiking layers as modules: multi-step in and out, state only inside the call."""
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,31 +71,50 @@ class LIF(nn.Module):
         """
         replacement = self.replacement if torch.is_grad_enabled() and current.requires_grad else None
         watched = bool(self._observers)
-        plain = self.reference or watched or replacement is not None or not self._draws_usual_noise
+        plain = self.reference or watched or replacement is not None or self._adapts or not self._draws_usual_noise
         plain = plain or steps > _ONCE
         affine = None if norm is None or plain else fused(norm, current)
         if norm is not None and affine is None:
             current = merged(norm, current)
         if plain:
             current, steps = repeated(current, steps), 0
+        current = self.drive(current)
         with_membrane, membrane = bool(self._recorders), None
         if replacement is not None:
             spikes = replacement(self, current)
-        elif self.reference:
-            spikes, membrane = lif_reference(current, self.params, self.noise_source(current), with_membrane)
+        elif self.reference or self._learns_constants:
+            noise = self.noise_source(current)
+            spikes, membrane = lif_reference(current, self.constants(current), noise, with_membrane)
+            spikes = spikes.to(current.dtype)
         else:
             noise = self.noise_source(repeated(current, steps))
-            spikes, membrane = lif(current, self.params, noise, with_membrane, affine, steps)
+            spikes, membrane = lif(current, self.constants(current), noise, with_membrane, affine, steps)
         if membrane is not None:
             self._record(membrane)
         for see in self._observers:
             see(self, current, spikes)
+        return self.emit(spikes)
+
+    def drive(self, current: Tensor) -> Tensor:
+        """What the membrane takes in of the input currents [T, N, *]; all of it."""
+        return current
+
+    def emit(self, spikes: Tensor) -> Tensor:
+        """What leaves the layer of its spikes [T, N, *]; all of them."""
         return spikes
+
+    def constants(self, current: Tensor) -> LIFParams:
+        """What decides the recursion in this call, for neurons that differ or adapt; the layer's own constants.
+
+        Args:
+            current: what the membrane takes in, [T, N, *].
+        """
+        return self.params
 
     def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
         """The layer's own spikes [T, N, *], noise included, with the backward pass that `rule` gives."""
         noise, with_membrane = self.noise_source(current), bool(self._recorders)
-        spikes, membrane = lif_differentiated(current, self.params, noise, rule, with_membrane)
+        spikes, membrane = lif_differentiated(current, self.constants(current), noise, rule, with_membrane)
         if membrane is not None:
             self._record(membrane)
         return spikes
@@ -122,6 +142,18 @@ class LIF(nn.Module):
     def noise_source(self, current: Tensor) -> Noise | Tensor | None:
         """The same, perhaps not yet drawn."""
         return self.noise(current)
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether the layer has to see its currents over time, which the fused paths keep from it."""
+        kind = type(self)
+        return kind.drive is not LIF.drive or kind.constants is not LIF.constants
+
+    @property
+    def _learns_constants(self) -> bool:
+        """Whether the recursion has to be differentiated in its own constants."""
+        own = torch.is_grad_enabled() and type(self).constants is not LIF.constants
+        return own and any(parameter.requires_grad for parameter in self.parameters(recurse=False))
 
     @property
     def _draws_usual_noise(self) -> bool:
@@ -182,7 +214,11 @@ class NoisyLIF(LIF):
         return f"{super().extra_repr()}, noise_var={self.noise_var}"
 
 
-NEURONS: dict[str, type[LIF]] = {"lif": LIF, "nlif": NoisyLIF}
+NEURONS: dict[str, str] = {
+    "lif": "models.neurons:LIF",
+    "nlif": "models.neurons:NoisyLIF",
+}
+"""Where each kind of neuron lives; imported when it is built."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +241,15 @@ class NeuronSpec:
 
     def build(self) -> LIF:
         """A fresh layer of this kind."""
-        return NEURONS[self.kind](
+        module, _, name = NEURONS[self.kind].partition(":")
+        layer: LIF = getattr(importlib.import_module(module), name)(
             decay=self.decay,
             v_threshold=self.v_threshold,
             detach_reset=self.detach_reset,
             surrogate=parse_surrogate(self.surrogate),
             **dict(self.params),
         )
+        return layer
 
 
 def spiking_layers(model: nn.Module) -> dict[str, LIF]:

@@ -230,6 +230,28 @@ class NoiseStream:
         return Noise(sigma, self.rng.key, layer, samples.repeat(copies), self.draw + copy.repeat_interleave(batch))
 
 
+def uniform_like(like: Tensor, number: int) -> Tensor:
+    """Uniform numbers in (0, 1], float32 [T, N, *] as `like`: the active stream's, or of torch's generator outside one.
+
+    They are the distribution function of normal numbers, for which there are kernels.
+
+    Args:
+        like: what a call of the model shows a layer, [T, N, *].
+        number: of the layer; see `ENCODER` for the encoder's.
+    """
+    stream = active_noise_stream()
+    if stream is None:
+        rows = torch.arange(like.shape[1], device=like.device)
+        noise = Noise(1.0, int(torch.randint(1 << 62, ()).item()), number, rows, torch.zeros_like(rows))
+    else:
+        noise = stream.noise(like, number)
+    uniform: Tensor = torch.special.ndtr(noise.tensor(like.shape[0], like.shape[2:]))
+    return uniform
+
+
+ENCODER = 1 << 16
+"""The number of a network's encoder among its layers."""
+
 _stream: ContextVar[NoiseStream | None] = ContextVar("noise_stream", default=None)
 
 

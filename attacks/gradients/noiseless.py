@@ -30,7 +30,7 @@ class Noiseless:
 
 
 def _without_noise(layer: LIF, current: Tensor) -> Tensor:
-    params = layer.params
+    params = layer.constants(current)
     if isinstance(layer, NoisyLIF) and layer.stochastic:
         params = params._replace(surrogate=Gaussian(layer.noise_var**-0.5))
     return lif(current, params)[0]

@@ -15,12 +15,11 @@ from bench.errors import BenchError, describe
 from bench.exchange.bundle import Parcel
 from bench.leaderboard.submission import Submission
 from bench.names import without_eot
-from bench.plan import recordings_hash
+from bench.plan import recordings_hash, setting_of
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json
 from bench.spec import EVALUATION_VERSION, CellSpec, identity_of, noise_version
-from defenses.base import Setting
 
 Known = tuple[CellSpec, Dataset]
 """A cell that is what it says, and the images it was measured on."""
@@ -134,9 +133,7 @@ def _check_defense(submission: Submission, parcel: Parcel, cell: CellSpec, datas
     if "defense" not in stated:
         return
     try:
-        defense = parse_defense(cell.defense_name).settled(
-            Setting(cell.model.name, dataset.protocol.train_eps, dataset.box)
-        )
+        defense = parse_defense(cell.defense_name).settled(setting_of(dataset, cell.model.name, cell.model.T))
     except BenchError:
         return
     if canonical_json(identity_of(tuple(defense.identity()))) != canonical_json(stated["defense"]):

@@ -10,7 +10,7 @@ from support import images, labels, spiking_net
 
 from defenses import Step
 from defenses.mc import MembraneConstraint, cosine_rise, mc, threshold_closeness
-from models import record_membrane
+from models import CounterRNG, record_membrane
 from models.kernels import native
 from models.kernels.compiler import switched_off
 from models.neurons import spiking_layers
@@ -64,7 +64,7 @@ def test_the_penalty_is_lambda_times_the_sum_over_layers_of_means() -> None:
     with record_membrane(model) as membrane:
         logits = model(x)
     part = MembraneConstraint(lam_max=0.6, delta=0.3)
-    got = part.penalty(Step(model, x, y, logits, membrane, progress=0.5))
+    got = part.penalty(Step(model, x, y, logits, membrane, 0.5, x, CounterRNG(0, torch.arange(len(x)))))
     expected = 0.3 * sum(torch.relu(0.3 - (v - 1.0).abs()).mean() for v in membrane.values())
     assert torch.allclose(got, torch.as_tensor(expected))
     assert got.item() > 0
@@ -80,8 +80,8 @@ def test_it_uses_each_layer_s_own_threshold() -> None:
     name = next(iter(membrane))
     part = MembraneConstraint(lam_max=1.0)
     rest = {key: v for key, v in membrane.items() if key != name}
-    both = part.penalty(Step(model, x, y, logits, membrane, 1.0))
-    assert torch.equal(both, part.penalty(Step(model, x, y, logits, rest, 1.0)))
+    both = part.penalty(Step(model, x, y, logits, membrane, 1.0, x, CounterRNG(0, torch.arange(len(x)))))
+    assert torch.equal(both, part.penalty(Step(model, x, y, logits, rest, 1.0, x, CounterRNG(0, torch.arange(len(x))))))
 
 
 def test_it_asks_for_the_membrane() -> None:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from defenses import Step
 from defenses.sr import SparseGradient, sr
+from models.random import CounterRNG
 
 
 def step_of(model: nn.Module, x: Tensor, y: Tensor) -> Step:
     x = x.detach().requires_grad_()
-    return Step(model, x, y, model(x), {}, 1.0)
+    return Step(model, x, y, model(x), {}, 1.0, x, CounterRNG(0, torch.arange(len(x))))
 
 
 def literally(model: nn.Module, x: Tensor, y: Tensor, lam: float, h: float) -> float:

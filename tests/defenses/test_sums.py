@@ -129,8 +129,9 @@ def test_every_hyper_parameter_and_the_version_are_part_of_the_identity() -> Non
         for part, identity in zip(defense.parts, (part.identity() for part in defense.parts), strict=True):
             assert identity["part"] == part.name
             assert identity["version"] == part.version
-            # Where nobody says otherwise inputs reach to 1, which keys have never mentioned.
-            assert {field.name for field in fields(part)} - {"high"} <= {*identity}
+            # Where nobody says otherwise inputs reach to 1 and a step is half of eps, which keys have never mentioned.
+            assert {field.name for field in fields(part)} - {"high", "alpha"} <= {*identity}
+    assert at(alpha=Fraction(1, 255)).identity() != at().identity()
     assert mc(delta=0.25).identity() != mc().identity()
 
 

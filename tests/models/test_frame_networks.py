@@ -10,7 +10,7 @@ from attacks.gradients import frozen, input_gradient
 from attacks.losses import cross_entropy
 from bench.registry import MODELS
 from defenses.mc import mc
-from models import NeuronSpec, SpikingNet, noise_stream
+from models import CounterRNG, NeuronSpec, SpikingNet, noise_stream
 from models.kernels import compiler, native
 from models.neurons import record_membrane, spiking_layers, written_out
 from models.wrn import WRN16x4
@@ -114,7 +114,7 @@ def test_tgo_sees_every_step_of_the_membrane() -> None:
     for way in (nullcontext(), written_out(model)):
         with way, noise_stream(model, 2, torch.arange(3)), record_membrane(model) as membrane:
             logits = model(x)
-            penalty = part.penalty(Step(model, x, y, logits, membrane, progress=1.0))
+            penalty = part.penalty(Step(model, x, y, logits, membrane, 1.0, x, CounterRNG(0, torch.arange(len(x)))))
             assert penalty is not None
             found.append((penalty, *torch.autograd.grad(penalty, list(model.stem.parameters()), allow_unused=True)))
         assert [len(v) for v in membrane.values()] == [T] * len(spiking_layers(model))
