@@ -1,4 +1,4 @@
-"""Matrices with a name: the runs behind the paper's tables and figures, as far as the registry covers them."""
+"""Matrices with a name: the runs behind the paper's tables and figures, and behind those of its predecessors."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from bench.errors import BenchError
 
 _PGD_ROW = ("fgsm", "rfgsm", "pgd7", "pgd10", "pgd20", "pgd40")
 _CURVE = {"attacks": ("fgsm", "pgd10", "pgd40"), "dataset": "cifar100", "model": "wrn16-4"}
+_LINEAGE = {"attacks": _PGD_ROW, "dataset": "cifar100", "model": "vgg11", "T": 8, "decay": 1.0}
 _TWO = {"defenses": ("vanilla", "tgo"), "attacks": ("rfgsm",), "dataset": "cifar100", "model": "wrn16-4"}
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -19,13 +20,18 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "table2": (
         {
-            "defenses": ("vanilla", "tgo", "at", "tgo+at", "rat", "tgo+rat"),
+            "defenses": (
+                "vanilla", "dlif+mppd", "stog", "tgo", "at", "stog+at", "tgo+at", "rat", "stog+rat", "tgo+rat",
+            ),
             "attacks": _PGD_ROW,
             "dataset": "cifar100",
             "model": "vgg11",
         },
         {
-            "defenses": ("vanilla", "sr", "tgo", "at", "sr+at", "tgo+at", "rat", "tgo+rat"),
+            "defenses": (
+                "vanilla", "dlif+mppd", "sr", "tgo", "at", "dlif+mppd+at", "sr+at", "tgo+at", "rat", "dlif+mppd+rat",
+                "tgo+rat",
+            ),
             "attacks": _PGD_ROW,
             "dataset": "cifar100",
             "model": "wrn16-4",
@@ -64,14 +70,38 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "fig4": (_TWO,),
     "fig5": (_TWO,),
-}
+    "lineage": (
+        {
+            **_LINEAGE,
+            # Each trains against what its own paper does: SNN-RAT and FEEL-SNN PGD-2 at 2/255, SR PGD-7 at 8/255,
+            # StoG one step of 2/255.
+            "defenses": (
+                "vanilla", "at", "rat", "sr", "sr+at:eps=8/255,steps=7,alpha=0.01",
+                "stog", "stog+at:steps=1,alpha=2/255", "stog+rat",
+            ),
+            "recipe": {"epochs": 200, "batch_size": 64},
+        },
+        {
+            **_LINEAGE,
+            "defenses": ("dlif+mppd", "dlif+mppd+at:eps=4/255,steps=1,alpha=4/255", "dlif+mppd+rat"),
+            "decay": 0.99,
+            "recipe": {"epochs": 100, "batch_size": 64},
+        },
+        {
+            **_LINEAGE,
+            "defenses": ("fe+el", "fe+el+at", "fe+el+rat"),
+            "recipe": {"epochs": 300, "batch_size": 256},
+        },
+    ),
+}  # fmt: skip
+"""What a matrix does not name is the dataset's; `recipe` are overrides of its training."""
 
 _OF_FRAMES = ("table5",)
 """Recordings of other sensors have other sizes, so that each dataset's own model takes part, not the paper's."""
 
 
 def preset(name: str, dataset: str | None = None) -> tuple[dict[str, Any], ...]:
-    """A named set of matrices of the paper, all on one dataset.
+    """A named set of matrices, all on one dataset.
 
     Args:
         name: see `PRESETS`.

@@ -53,7 +53,7 @@ class Matrix:
     attack_seed: o.AttackSeed = 0
     seeds: o.Seeds = None
     T: o.Steps = None
-    decay: o.Decay = 0.5
+    decay: o.Decay = None
     surrogate: o.SurrogateName = "triangular"
     epochs: o.Epochs = None
     batch_size: o.BatchSize = None
@@ -165,6 +165,8 @@ class Matrix:
             "event_eps": self.event_eps,
             "seeds": _integers("--seed", self.seeds),
         }
+        typed = {key: value for key, value in typed.items() if value}
+        typed |= {key: value for key, value in (("T", self.T), ("decay", self.decay)) if value is not None}
         _check_overrides(self.alpha, {"--restarts": self.restarts, "--eot": self.eot})
         if self.iterate not in ("both", "any"):
             raise BenchError(f"--iterate must be both or any, got '{self.iterate}'")
@@ -180,26 +182,24 @@ class Matrix:
             "early_stop": "true" if self.iterate == "any" else None,
             "arithmetic": "bf16" if self.bf16 else slow,
         }
-        recipe = {
+        recipe: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "lr": self.lr,
             "train_size": self.train_size,
             "arithmetic": None if self.weights else "bf16" if self.train_bf16 else slow,
         }
+        recipe = {key: value for key, value in recipe.items() if value is not None}
         return [
             Request(
-                **(named | {k: v for k, v in typed.items() if v}),
+                **(named | typed | {"recipe": named.get("recipe", {}) | recipe}),
                 norm=self.norm,
                 params={key: str(value) for key, value in params.items() if value is not None},
                 attack_surrogate=self.attack_surrogate,
                 n=self.count,
                 draws=self.draws,
                 attack_seed=self.attack_seed,
-                T=self.T,
-                decay=self.decay,
                 surrogate=self.surrogate,
-                recipe=recipe,
                 weights=self.weights,
             )
             for named in (preset(self.preset, self.dataset) if self.preset else ({},))

@@ -112,7 +112,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="The runs of a table or figure of the paper: table1 to table5, fig1, fig3, fig4, fig5. Other options override it.",
+        help="The runs of a table or figure of the paper: table1 to table5, fig1, fig3, fig4, fig5; lineage: its predecessors in their own setting. Other options override it.",
         rich_help_panel=_WHAT,
     ),
 ]
@@ -298,9 +298,12 @@ Steps = Annotated[
     ),
 ]
 Decay = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--decay", metavar="X", help="Leak of the neurons; 1 is integrate-and-fire.", rich_help_panel=_TRAINING
+        "--decay",
+        metavar="X",
+        help="Leak of the neurons, 0.5 if not given; 1 is integrate-and-fire.",
+        rich_help_panel=_TRAINING,
     ),
 ]
 SurrogateName = Annotated[

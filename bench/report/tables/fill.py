@@ -133,7 +133,7 @@ def _models(table: PaperTable, chosen: pd.DataFrame, model: str | None) -> tuple
 
 def _fitting(chosen: pd.DataFrame, table: PaperTable) -> pd.DataFrame:
     """The cells that have a row and a column of the table."""
-    wanted = {row.defense for block in table.blocks for row in block.rows} - {None}
+    wanted = {row.defense for block in table.blocks for row in block.rows}
     chosen = chosen[(chosen["norm"] == "linf") & chosen["defense"].isin(wanted)]
     return rows_where(chosen, [any(_fits(cell, column) for column in table.columns) for cell in chosen.itertuples()])
 
