@@ -34,9 +34,7 @@ class Homeostasis(Part):
             if _remembers(progress):
                 layer.seen.zero_()
             elif not bool(layer.seen):
-                raise ValueError(
-                    "hosnn remembers in the first half of the epochs and adapts in the second: give it --epochs 2 or more"
-                )
+                raise ValueError("hosnn remembers in the first half of the epochs, adapts in the second: give it 2")
             layer.adapting.fill_(not _remembers(progress))
 
     def penalty(self, step: Step) -> None:

@@ -75,8 +75,8 @@ def network_of(model: nn.Module) -> Network:
     layers = model.layers()
     for *_, neuron in layers:
         if type(neuron) not in (LIF, NoisyLIF):
-            kind = type(neuron).__name__
-            raise BenchError(f"exact robust accuracy is known only for LIF neurons, not for {kind}: another defense")
+            other = type(neuron).__name__
+            raise BenchError(f"exact robust accuracy is known only for LIF neurons; leave out what builds {other}")
     linear, norm, neuron = layers[0]
     # One statistic a channel.
     repeats = linear.in_features // len(model.mean)
