@@ -1,5 +1,7 @@
 """MS-MPPD: two passes under one noise, and how far the last layer's currents drift apart."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,10 +13,11 @@ from torch.nn import functional
 
 from defenses import Step
 from defenses.mppd import PerturbationDynamics, dynamics, mppd
+from defenses.rat import rat
 from models import CounterRNG, NeuronSpec
 from models.dynamic import DynamicLIF
 from models.neurons import last_currents, spiking_layers
-from models.random import noise_stream
+from models.random import NoiseStream, noise_stream
 from models.shaped import settle_shapes
 
 PART = PerturbationDynamics(rho=0.7, sigma=Fraction(1, 5))
@@ -65,8 +68,8 @@ def test_the_loss_is_the_equation_s(perturbed: bool) -> None:
         kept = 0.5 * kept + now
         total += float(kept.square().sum())
     assert total > 0
-    expected = 0.5 * sum(float(value) for value in both) + 0.7 * total / change.numel()
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    expected = 0.5 * sum(float(value.detach()) for value in both) + 0.7 * total / change.numel()
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_perturbed_pass_is_pulled() -> None:
@@ -103,22 +106,18 @@ def test_both_passes_meet_one_noise() -> None:
     x, y = images(6), labels(6)
     part = replace(PART, rho=1e4, sigma=Fraction(1, 10**7))
     losses = []
-    for same in (True, False):
+    for draw in (0, 1):
         with noise_stream(model, 9, torch.arange(6)) as stream:
-            step = step_of(model, x, x.detach(), y)
 
-            class Again:
-                def __enter__(self) -> None:
-                    if same:
-                        stream.seek(0)
+            @contextmanager
+            def same_noise(stream: NoiseStream = stream, draw: int = draw) -> Iterator[None]:
+                stream.seek(draw)
+                yield
 
-                def __exit__(self, *_: object) -> None: ...
-
-            losses.append(float(part.task_loss(replace(step, same_noise=Again))))
+            step = replace(step_of(model, x, x.detach(), y), same_noise=same_noise)
+            losses.append(float(part.task_loss(step).detach()))
     assert losses[0] < 10 < losses[1]
 
 
 def test_it_composes_with_what_perturbs() -> None:
-    from defenses.rat import rat
-
     assert [part.slot for part in (mppd() + rat()).parts] == ["input", "loss", "weights"]
