@@ -149,7 +149,13 @@ def nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
 
 DEFENSES = Registry(
     "defense",
-    {name: f"defenses.{name}:{name}" for name in ("vanilla", "at", "at8", "rat", "sr", "mc", "nlif", "tgo")},
+    {
+        name: f"defenses.{name}:{name}"
+        for name in (
+            *("vanilla", "at", "at8", "rat", "sr", "mc", "nlif", "tgo"),
+            *("stog", "dlif", "mppd", "el", "hosnn"),
+        )
+    },
 )
 ATTACKS = Registry(
     "attack",

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bench.resolve import build_model
 from bench.runtime import isolated_generator
 from bench.spec import Recipe, TrainSpec, identity_of, key_of
 from defenses.base import Defense, Step
-from models.neurons import record_membrane
+from models.neurons import last_currents, record_membrane
 from models.random import CounterRNG, derive_key, noise_stream
 
 _QUICK = 128
@@ -230,12 +230,16 @@ class _Loop:
             x = part.perturb(self.model, x, y, rng)
         x = x.detach().requires_grad_(any(part.needs_input_gradient for part in parts))
         same_noise = _replay_from_here(self.device)
-        if any(part.observes_membrane for part in parts):
-            with record_membrane(self.model) as membrane:
-                logits = self.model(x)
-        else:
-            membrane, logits = {}, self.model(x)
-        step = Step(self.model, x, y, logits, membrane, progress, clean, rng, same_noise)
+        membrane: dict[str, Tensor] = {}
+        currents: list[Tensor] = []
+        with ExitStack() as seen:
+            if any(part.observes_membrane for part in parts):
+                membrane = seen.enter_context(record_membrane(self.model))
+            if any(part.observes_currents for part in parts):
+                currents = seen.enter_context(last_currents(self.model))
+            logits = self.model(x)
+        last = currents[0] if currents else None
+        step = Step(self.model, x, y, logits, membrane, progress, clean, rng, same_noise, last)
         losses = [loss for part in parts if (loss := part.task_loss(step)) is not None]
         loss = losses[0] if losses else functional.cross_entropy(logits, y)
         penalties = [penalty for part in parts if (penalty := part.penalty(step)) is not None]

@@ -49,6 +49,8 @@ class Step:
         logits: its logits [N, K], with graph.
         membrane: layer name -> potential [T, N, *] before noise and reset, with graph;
             filled only if a part sets `observes_membrane`.
+        currents: of the last spiking layer, [T, N, *] before its neuron scales them, with graph; None unless a part
+            sets `observes_currents`.
         progress: share of the epochs done, 0 in the first, 1 in the last.
         clean: the batch before any perturbation, [N, *].
         rng: this step's random numbers, by image.
@@ -64,6 +66,12 @@ class Step:
     clean: Tensor
     rng: CounterRNG
     same_noise: Callable[[], AbstractContextManager[None]] = nullcontext
+    currents: Tensor | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no part perturbed the batch, so that `x` holds the very numbers of `clean`."""
+        return self.x.data_ptr() == self.clean.data_ptr()
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Part:
         slot: at most one part of a defense may fill a slot (`encoding`, `neuron`, `input`, `loss`, `weights`); None is
             free.
         observes_membrane: ask for `Step.membrane`.
+        observes_currents: ask for `Step.currents`.
         needs_input_gradient: ask for `Step.x` to require grad.
         weight_decay: overrides the training recipe's, unless None.
         version: raise it when a change of code may change the trained weights.
@@ -83,6 +92,7 @@ class Part:
     name: ClassVar[str]
     slot: ClassVar[str | None] = None
     observes_membrane: ClassVar[bool] = False
+    observes_currents: ClassVar[bool] = False
     needs_input_gradient: ClassVar[bool] = False
     weight_decay: ClassVar[float | None] = None
     version: ClassVar[int] = 1

@@ -60,6 +60,7 @@ class LIF(nn.Module):
         self.layer = 0
         self._recorders: list[Callable[[LIF, Tensor], None]] = []
         self._observers: list[Observer] = []
+        self._listeners: list[Callable[[Tensor], None]] = []
 
     def forward(self, current: Tensor, norm: nn.Module | None = None, steps: int = 0) -> Tensor:
         """Map input currents [T, N, *] to spikes [T, N, *].
@@ -70,7 +71,7 @@ class LIF(nn.Module):
             steps: T; 0 if `current` says it.
         """
         replacement = self.replacement if torch.is_grad_enabled() and current.requires_grad else None
-        watched = bool(self._observers)
+        watched = bool(self._observers or self._listeners)
         plain = self.reference or watched or replacement is not None or self._adapts or not self._draws_usual_noise
         plain = plain or steps > _ONCE
         affine = None if norm is None or plain else fused(norm, current)
@@ -78,13 +79,15 @@ class LIF(nn.Module):
             current = merged(norm, current)
         if plain:
             current, steps = repeated(current, steps), 0
+        for hear in self._listeners:
+            hear(current)
         current = self.drive(current)
         with_membrane, membrane = bool(self._recorders), None
         if replacement is not None:
             spikes = replacement(self, current)
-        elif self.reference or self._learns_constants:
+        elif self.reference or self.needs_equations:
             noise = self.noise_source(current)
-            spikes, membrane = lif_reference(current, self.constants(current), noise, with_membrane)
+            spikes, membrane = self.equations(current, noise, with_membrane)
             spikes = spikes.to(current.dtype)
         else:
             noise = self.noise_source(repeated(current, steps))
@@ -93,7 +96,7 @@ class LIF(nn.Module):
             self._record(membrane)
         for see in self._observers:
             see(self, current, spikes)
-        return self.emit(spikes)
+        return self.emitted_on_average(spikes) if getattr(replacement, "averages", False) else self.emit(spikes)
 
     def drive(self, current: Tensor) -> Tensor:
         """What the membrane takes in of the input currents [T, N, *]; all of it."""
@@ -102,6 +105,16 @@ class LIF(nn.Module):
     def emit(self, spikes: Tensor) -> Tensor:
         """What leaves the layer of its spikes [T, N, *]; all of them."""
         return spikes
+
+    def emitted_on_average(self, spikes: Tensor) -> Tensor:
+        """The expectation of `emit` over what it draws."""
+        return self.emit(spikes)
+
+    def equations(
+        self, current: Tensor, noise: Noise | Tensor | None, with_membrane: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The layer written out for autograd, see `lif_reference`."""
+        return lif_reference(current, self.constants(current), noise, with_membrane)
 
     def constants(self, current: Tensor) -> LIFParams:
         """What decides the recursion in this call, for neurons that differ or adapt; the layer's own constants.
@@ -123,7 +136,8 @@ class LIF(nn.Module):
     def is_plain(self) -> bool:
         """Whether a call is nothing but the noise-free layer: nobody watches it or puts something in its place."""
         untouched = type(self) is LIF or (type(self) is NoisyLIF and not self.stochastic)
-        watched = bool(self._recorders or self._observers or self._forward_hooks or self._forward_pre_hooks)
+        watched = bool(self._recorders or self._observers or self._listeners)
+        watched = watched or bool(self._forward_hooks or self._forward_pre_hooks)
         return untouched and not watched and not self.reference and self.replacement is None
 
     @property
@@ -150,8 +164,8 @@ class LIF(nn.Module):
         return kind.drive is not LIF.drive or kind.constants is not LIF.constants
 
     @property
-    def _learns_constants(self) -> bool:
-        """Whether the recursion has to be differentiated in its own constants."""
+    def needs_equations(self) -> bool:
+        """Whether only autograd differentiates the layer as it should: now, because it learns its own constants."""
         own = torch.is_grad_enabled() and type(self).constants is not LIF.constants
         return own and any(parameter.requires_grad for parameter in self.parameters(recurse=False))
 
@@ -169,7 +183,8 @@ Observer = Callable[[LIF, Tensor, Tensor], None]
 """(layer, input currents [T, N, *] as the neuron meets them, spikes [T, N, *]) of one call."""
 
 Replacement = Callable[[LIF, Tensor], Tensor]
-"""(layer, input currents [T, N, *]) -> the layer's output [T, N, *], differentiated in a way of its own."""
+"""(layer, input currents [T, N, *]) -> the layer's spikes [T, N, *], differentiated in a way of its own. With a true
+attribute `averages`, what the layer draws after them is replaced by its expectation."""
 
 
 class NoisyLIF(LIF):
@@ -217,6 +232,10 @@ class NoisyLIF(LIF):
 NEURONS: dict[str, str] = {
     "lif": "models.neurons:LIF",
     "nlif": "models.neurons:NoisyLIF",
+    "stog": "models.gates:GatedLIF",
+    "dlif": "models.dynamic:DynamicLIF",
+    "el": "models.leak:LeakyByStep",
+    "hosnn": "models.homeostatic:HomeostaticLIF",
 }
 """Where each kind of neuron lives; imported when it is built."""
 
@@ -310,6 +329,29 @@ def observing(model: nn.Module, see: Callable[[str, LIF, Tensor, Tensor], None])
     finally:
         for layer, observer in added:
             layer._observers.remove(observer)
+
+
+@contextmanager
+def last_currents(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep the input currents of the spiking layer that is called last during the block.
+
+    Yields:
+        a list, filled by forward calls: the currents [T, N, *] of the last call of a layer so far, after normalisation
+        and before `LIF.drive`, with their gradient graph.
+    """
+    kept: list[Tensor] = []
+    layers = list(spiking_layers(model).values())
+
+    def hear(current: Tensor) -> None:
+        kept[:] = [current]
+
+    for layer in layers:
+        layer._listeners.append(hear)
+    try:
+        yield kept
+    finally:
+        for layer in layers:
+            layer._listeners.remove(hear)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ class ShapedLIF(LIF):
     A layer is built before anybody knows what it will be shown, so the parameters are made at its first call:
     `settle_shapes` makes that call, before weights are loaded or trained.
 
-    A subclass implements `initial`, and may name parameters that weight decay leaves alone in `undecayed`.
+    A subclass implements `initial`, may implement `remembered`, and may name parameters that weight decay leaves alone
+    in `undecayed`.
     """
 
     undecayed: tuple[str, ...] = ()
@@ -21,6 +22,10 @@ class ShapedLIF(LIF):
     def initial(self, steps: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The parameters' values before training, by name, for T steps of currents [N, *shape]."""
         raise NotImplementedError
+
+    def remembered(self, steps: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """The same of what is kept with the weights and not trained."""
+        return {}
 
     def forward(self, current: Tensor, norm: nn.Module | None = None, steps: int = 0) -> Tensor:
         """As `LIF.forward`.
@@ -32,6 +37,8 @@ class ShapedLIF(LIF):
         if self.fitted is None:
             for name, value in self.initial(now[0], now[1:]).items():
                 self.register_parameter(name, nn.Parameter(value.to(current.device)))
+            for name, value in self.remembered(now[0], now[1:]).items():
+                self.register_buffer(name, value.to(current.device))
             self.fitted = now
         if now != self.fitted:
             raise ValueError(

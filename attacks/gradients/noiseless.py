@@ -15,7 +15,8 @@ class Noiseless:
     """Noise off in the pass that is differentiated, and the firing probability's exact derivative as surrogate.
 
     A neuron with noise N(0, s^2) on its potential fires with probability Phi((V - v_threshold) / s), whose
-    derivative is the Gaussian surrogate with alpha = 1/s. Layers without noise keep their own surrogate.
+    derivative is the Gaussian surrogate with alpha = 1/s. Layers without noise keep their own surrogate, and random
+    gates after a layer (StoG) pass the expectation, each spike times its gate's probability.
     What an attacker who knows of the noise would do instead of drawing it.
 
     Cost: one further forward pass for each gradient, for the noisy network's own logits.
@@ -26,11 +27,14 @@ class Noiseless:
     version: ClassVar[int] = 1
 
     def for_layer(self, layer: LIF) -> Replacement:
-        return _without_noise
+        return _WithoutNoise()
 
 
-def _without_noise(layer: LIF, current: Tensor) -> Tensor:
-    params = layer.constants(current)
-    if isinstance(layer, NoisyLIF) and layer.stochastic:
-        params = params._replace(surrogate=Gaussian(layer.noise_var**-0.5))
-    return lif(current, params)[0]
+class _WithoutNoise:
+    averages: ClassVar[bool] = True
+
+    def __call__(self, layer: LIF, current: Tensor) -> Tensor:
+        params = layer.constants(current)
+        if isinstance(layer, NoisyLIF) and layer.stochastic:
+            params = params._replace(surrogate=Gaussian(layer.noise_var**-0.5))
+        return lif(current, params)[0]

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.errors import BenchError
 from bench.truth.trains import Trains, trains
-from models.neurons import NoisyLIF, spiking_layers
+from models.neurons import LIF, NoisyLIF, spiking_layers
 from models.tiny import SpikingMLP
 
 Array = NDArray[np.float64]
@@ -65,7 +65,7 @@ def network_of(model: nn.Module) -> Network:
     """Read a model's weights; noise is ignored, see `noise_off`.
 
     Raises:
-        BenchError: another architecture than `models.tiny.SpikingMLP`, or huge weights.
+        BenchError: another architecture than `models.tiny.SpikingMLP`, other neurons than LIF, or huge weights.
     """
     if not isinstance(model, SpikingMLP):
         raise BenchError(
@@ -73,6 +73,10 @@ def network_of(model: nn.Module) -> Network:
             "use --model tiny"
         )
     layers = model.layers()
+    for *_, neuron in layers:
+        if type(neuron) not in (LIF, NoisyLIF):
+            other = type(neuron).__name__
+            raise BenchError(f"exact robust accuracy is known only for LIF neurons; leave out what builds {other}")
     linear, norm, neuron = layers[0]
     # One statistic a channel.
     repeats = linear.in_features // len(model.mean)

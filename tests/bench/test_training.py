@@ -45,7 +45,10 @@ class StopAfter(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", ["vanilla", "tgo+at", "sr+at", "tgo+rat"])
+OWN_NEURONS = ("stog+mc+sr", "dlif+mppd+rat", "el+mppd", "hosnn+at")
+
+
+@pytest.mark.parametrize("name", ["vanilla", "tgo+at", "sr+at", "tgo+rat", *OWN_NEURONS])
 def test_an_interrupted_run_continues_to_the_same_bits(data: Dataset, tmp_path: Path, name: str) -> None:
     recipe = replace(RECIPE, augment=name == "tgo+rat")
     spec, defense = job(data, name, recipe)

@@ -12,16 +12,22 @@ from torch import Tensor, nn
 from attacks.threat import Box
 from defenses import ConflictError, Defense, Part, Setting
 from defenses.at import at
+from defenses.dlif import dlif
+from defenses.el import el
+from defenses.hosnn import hosnn
 from defenses.mc import mc
+from defenses.mppd import mppd
 from defenses.nlif import nlif
 from defenses.rat import rat
 from defenses.sr import sr
+from defenses.stog import stog
 from defenses.tgo import tgo
 from defenses.vanilla import vanilla
 from models.neurons import NeuronSpec
 from models.random import CounterRNG
 
 ALL = {"vanilla": vanilla(), "at": at(), "rat": rat(), "sr": sr(), "mc": mc(), "nlif": nlif(), "tgo": tgo()}
+NEURONS = {"stog": stog(), "dlif": dlif(), "el": el(), "hosnn": hosnn()}
 SETTING = Setting("wrn16-4", Fraction(2, 255))
 ONES = st.sampled_from(list(ALL.values()))
 
@@ -113,6 +119,16 @@ def test_two_neuron_types_are_refused_with_the_reason() -> None:
     assert (mc() + other).neuron(NeuronSpec()).decay == 0.9
 
 
+@pytest.mark.parametrize("a", NEURONS)
+def test_a_network_has_one_kind_of_neuron(a: str) -> None:
+    for b in (nlif(), *(defense for name, defense in NEURONS.items() if name != a)):
+        with pytest.raises(ConflictError, match="both decide the neuron"):
+            NEURONS[a] + b
+    for b in (at(), rat(), sr(), mc(), mppd(), mppd() + rat()):
+        assert (NEURONS[a] + b).identity() == (b + NEURONS[a]).identity()
+        assert (NEURONS[a] + b).neuron(NeuronSpec()).kind == a
+
+
 def test_open_values_are_settled_by_the_run() -> None:
     total = (tgo() + at()).settled(SETTING)
     values = {part["part"]: part for part in total.identity()}
@@ -120,12 +136,14 @@ def test_open_values_are_settled_by_the_run() -> None:
     assert values["adversarial-inputs"]["eps"] == "2/255"
     assert total.name == "tgo+at"
     assert total.settled(Setting("vgg11", Fraction(1))).identity() == total.identity()
+    noise = mppd().settled(replace(SETTING, eps=Fraction(8, 255))).identity()
+    assert [part["sigma"] for part in noise] == ["8/255"]
     vgg = {part["part"]: part for part in mc().settled(Setting("vgg11", Fraction(1))).identity()}
     assert vgg["membrane-constraint"]["lam_max"] == 0.6
 
 
 def test_every_hyper_parameter_and_the_version_are_part_of_the_identity() -> None:
-    for defense in ALL.values():
+    for defense in (*ALL.values(), *NEURONS.values(), mppd()):
         for part, identity in zip(defense.parts, (part.identity() for part in defense.parts), strict=True):
             assert identity["part"] == part.name
             assert identity["version"] == part.version
@@ -145,6 +163,11 @@ def test_every_hyper_parameter_and_the_version_are_part_of_the_identity() -> Non
         (lambda: sr(h=0), "h must be positive"),
         (lambda: sr(lam=-1), "lam must not be negative"),
         (lambda: rat(beta=0), "beta must be positive"),
+        (lambda: stog(gamma=-1), "gamma must not be negative"),
+        (lambda: mppd(rho=-1), "rho must not be negative"),
+        (lambda: mppd(sigma=Fraction(0)), "sigma must be positive"),
+        (lambda: el(leak=float("nan")), "leak must be a finite number"),
+        (lambda: hosnn(tau=0), "tau must be positive"),
         (lambda: at(steps=0), "steps must be at least 1"),
         (lambda: at(eps=Fraction(8)).settled(SETTING), r"did you mean 8/255\?"),
         (lambda: at(eps=Fraction(8)).settled(replace(SETTING, box=Box(high=7.0))), r"range of the frames \[0, 7\]"),
