@@ -35,7 +35,7 @@ class Deflation(Part):
                 if weight.grad is not None and weight.dim() >= 2:
                     matrix = weight.grad.flatten(1)
                     if min(matrix.shape) > 1:
-                        weight.grad.copy_(deflated(matrix).view(weight.shape))
+                        weight.grad.copy_(deflated(matrix).reshape(weight.shape))
 
 
 def deflated(matrix: Tensor) -> Tensor:
@@ -68,7 +68,8 @@ def _krylov(matrix: Tensor) -> Tensor:
         block = torch.linalg.qr(block).Q
         blocks.append(block)
         block = matrix @ (matrix.T @ block)
-    return torch.linalg.qr(torch.cat(blocks, 1)).Q
+    basis: Tensor = torch.linalg.qr(torch.cat(blocks, 1)).Q
+    return basis
 
 
 @searched()
