@@ -166,6 +166,7 @@ DEFENSES = Registry(
         "mpd-sgr": "defenses.mpd_sgr:mpd_sgr",
         "dsd": "defenses.dsd:dsd",
         "hire": "defenses.hire:hire",
+        "tet": "defenses.tet:tet",
     },
 )
 ATTACKS = Registry(

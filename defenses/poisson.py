@@ -12,8 +12,8 @@ def refuse_counts(name: str, setting: Setting) -> None:
     box = setting.box
     if box.low < 0 or box.high > 1:
         raise ValueError(
-            f"{name} reads pixels as probabilities, and these inputs lie in [{box.low:g}, {box.high:g}]; recordings "
-            f"are spikes as they are, so leave {name} out, or store frames that are scaled to [0, 1]"
+            f"{name} reads pixels as probabilities, and these inputs lie in [{box.low:g}, {box.high:g}]; leave it out, "
+            f"recordings are spikes as they are, or give the frames a scale of at least their largest count"
         )
 
 

@@ -54,7 +54,7 @@ def test_each_builds_its_encoder_with_the_networks_mean() -> None:
 
 def test_counts_are_no_probabilities() -> None:
     for defense in (poisson(), signed_rate()):
-        with pytest.raises(ValueError, match=r"these inputs lie in \[0, 7\]; recordings are spikes as they are"):
+        with pytest.raises(ValueError, match=r"these inputs lie in \[0, 7\]; leave it out"):
             defense.settled(EVENTS)
         assert defense.settled(SETTING) == defense
     for defense in (fe(), sqe()):
