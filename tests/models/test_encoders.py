@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import images, labels, spiking_net
 from torch import Tensor
@@ -72,6 +72,7 @@ def test_the_half_widths_at_32_pixels_are_the_papers() -> None:
         np.testing.assert_allclose(got[t, 0, 0].numpy(), filtered(x[0, 0].numpy(), r, r), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_waves_inside_the_band_pass_untouched_and_others_vanish(k: int, m: int) -> None:
     i = torch.arange(16, dtype=torch.float64)
