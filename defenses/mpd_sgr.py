@@ -64,9 +64,9 @@ def mpd_sgr(eta: float = 1.0, g: float = 1.0) -> Defense:
     """Keep membrane potentials out of the surrogate gradient's support, through the moments of their distribution.
 
     Source: MPD-SGR, Jiang et al., AAAI 2026 (arXiv 2511.12199). No code is public and we do not know its eta. The
-    moments are the batch's (the paper also derives them from threshold-dependent batch normalisation).
-    Weighed too much it silences neurons for good: on the digits eta 10 does (a channel far below the threshold has no
-    overlap, and no gradient). Like `mc` it shrinks the gradient that an attacker with the same surrogate sees: judge it by attacks with others.
+    moments are the batch's (the paper also derives them from threshold-dependent batch normalisation). Weighed too
+    much it silences neurons for good: a channel far below the threshold has no overlap, and no gradient. Like `mc` it
+    shrinks the gradient that an attacker with the same surrogate sees: judge it by attacks with others.
 
     Args:
         eta: weight of the penalty; 0.1, 0.3, 1, 3 is a sweep.

@@ -31,7 +31,7 @@ def signed_rate() -> Defense:
     """Signed rate encoding: spikes in {-1, 0, 1} around the mean pixel, on photographs with less noise than `poisson`.
 
     A noisy network: it is attacked and scored with the noise on. Source: Mukhoty et al., ICLR 2025. Their mean is an
-    image, here it is one number a channel (the same noise on CIFAR-10, more on the digits, whose border is black); their sparse encoding attack on the spikes themselves is not an attack on
-    images and is not part of it.
+    image, here it is one number a channel: the same noise on CIFAR-10, more on digits, whose border is black. Their
+    sparse encoding attack on the spikes themselves is not an attack on images and is not part of it.
     """
     return Defense("signed-rate", (SignedRateEncoding(),))
