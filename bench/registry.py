@@ -150,11 +150,28 @@ def nearest(name: str, names: Mapping[str, Any] | list[str]) -> str:
 DEFENSES = Registry(
     "defense",
     {
-        name: f"defenses.{name}:{name}"
-        for name in (
-            *("vanilla", "at", "at8", "rat", "sr", "mc", "nlif", "tgo"),
-            *("stog", "dlif", "mppd", "el", "hosnn"),
-        )
+        "vanilla": "defenses.vanilla:vanilla",
+        "at": "defenses.at:at",
+        "at8": "defenses.at8:at8",
+        "rat": "defenses.rat:rat",
+        "sr": "defenses.sr:sr",
+        "mc": "defenses.mc:mc",
+        "nlif": "defenses.nlif:nlif",
+        "tgo": "defenses.tgo:tgo",
+        "stog": "defenses.stog:stog",
+        "dlif": "defenses.dlif:dlif",
+        "mppd": "defenses.mppd:mppd",
+        "el": "defenses.el:el",
+        "hosnn": "defenses.hosnn:hosnn",
+        "fe": "defenses.fe:fe",
+        "poisson": "defenses.poisson:poisson",
+        "signed-rate": "defenses.signed_rate:signed_rate",
+        "sqe": "defenses.sqe:sqe",
+        "trades": "defenses.trades:trades",
+        "mpd-sgr": "defenses.mpd_sgr:mpd_sgr",
+        "dsd": "defenses.dsd:dsd",
+        "hire": "defenses.hire:hire",
+        "tet": "defenses.tet:tet",
     },
 )
 ATTACKS = Registry(

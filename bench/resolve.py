@@ -359,7 +359,7 @@ def _encode(model: Any, spec: ModelSpec) -> None:
             f"model '{spec.name}' has an encoding of its own, so '{spec.encoder}' cannot take its place; derive it "
             "from models.SpikingNet, or leave that defense out"
         )
-    model.encoder = build_encoder(spec.encoder)
+    model.encoder = build_encoder(spec.encoder, spec.mean)
 
 
 def _family(head: str) -> tuple[str, int | None]:

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,14 @@ def _origin(path: Path, node: ast.AST) -> str:
 def _options(function: ast.FunctionDef) -> dict[str, Any]:
     given = function.args
     pairs = zip(given.kwonlyargs, given.kw_defaults, strict=True)
-    return {argument.arg: ast.literal_eval(node) for argument, node in pairs if node}
+    return {argument.arg: _value(node) for argument, node in pairs if node}
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, or a fraction of literals, as budgets are written."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Fraction":
+        return Fraction(*map(ast.literal_eval, node.args))
+    return ast.literal_eval(node)
 
 
 def _arguments(function: ast.FunctionDef) -> dict[str, Any]:
@@ -130,7 +138,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Any]:
     positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
     defaults = [*given.defaults]
     own = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
-    return {name: ast.literal_eval(node) for name, node in own.items()} | _options(function)
+    return {name: _value(node) for name, node in own.items()} | _options(function)
 
 
 def _fields(cls: ast.ClassDef) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from bench.resolve import build_model
 from bench.runtime import isolated_generator
 from bench.spec import Recipe, TrainSpec, identity_of, key_of
 from defenses.base import Defense, Step
+from models.net import SpikingNet
 from models.neurons import last_currents, record_membrane
 from models.random import CounterRNG, derive_key, noise_stream
 
@@ -230,6 +231,7 @@ class _Loop:
             x = part.perturb(self.model, x, y, rng)
         x = x.detach().requires_grad_(any(part.needs_input_gradient for part in parts))
         same_noise = _replay_from_here(self.device)
+        forward = _per_step if any(part.observes_steps for part in parts) else _mean_alone
         membrane: dict[str, Tensor] = {}
         currents: list[Tensor] = []
         with ExitStack() as seen:
@@ -237,9 +239,9 @@ class _Loop:
                 membrane = seen.enter_context(record_membrane(self.model))
             if any(part.observes_currents for part in parts):
                 currents = seen.enter_context(last_currents(self.model))
-            logits = self.model(x)
+            logits, over_time = forward(self.model, x)
         last = currents[0] if currents else None
-        step = Step(self.model, x, y, logits, membrane, progress, clean, rng, same_noise, last)
+        step = Step(self.model, x, y, logits, membrane, progress, clean, rng, same_noise, last, over_time)
         losses = [loss for part in parts if (loss := part.task_loss(step)) is not None]
         loss = losses[0] if losses else functional.cross_entropy(logits, y)
         penalties = [penalty for part in parts if (penalty := part.penalty(step)) is not None]
@@ -314,6 +316,22 @@ class _Loop:
         # As it began, wherever it goes on; states of older versions do not say.
         self.threads = int(state.get("threads", self.threads))
         self.places = [*dict.fromkeys([*state.get("places", []), *self.places])]
+
+
+def _mean_alone(model: nn.Module, x: Tensor) -> tuple[Tensor, None]:
+    """Logits [N, K], and nothing of the time steps."""
+    return model(x), None
+
+
+def _per_step(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N, K] and what they are the mean of, [T, N, K]."""
+    if not isinstance(model, SpikingNet):
+        raise BenchError(
+            f"the defense needs the logits of every time step, which {type(model).__name__} does not give; derive the "
+            "model from models.SpikingNet, or leave that defense out"
+        )
+    over_time = model.forward_steps(x)
+    return over_time.mean(0), over_time
 
 
 def load_trained(spec: TrainSpec, folder: Path, device: torch.device) -> Trained | None:

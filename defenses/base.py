@@ -55,6 +55,7 @@ class Step:
         clean: the batch before any perturbation, [N, *].
         rng: this step's random numbers, by image.
         same_noise: opens a block in which one forward call meets the noise that `logits` met.
+        over_time: per-step logits [T, N, K] with graph, whose mean `logits` are; only if a part sets `observes_steps`.
     """
 
     model: nn.Module
@@ -67,6 +68,7 @@ class Step:
     rng: CounterRNG
     same_noise: Callable[[], AbstractContextManager[None]] = nullcontext
     currents: Tensor | None = None
+    over_time: Tensor | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -84,6 +86,7 @@ class Part:
             free.
         observes_membrane: ask for `Step.membrane`.
         observes_currents: ask for `Step.currents`.
+        observes_steps: ask for `Step.over_time`.
         needs_input_gradient: ask for `Step.x` to require grad.
         weight_decay: overrides the training recipe's, unless None.
         version: raise it when a change of code may change the trained weights.
@@ -93,6 +96,7 @@ class Part:
     slot: ClassVar[str | None] = None
     observes_membrane: ClassVar[bool] = False
     observes_currents: ClassVar[bool] = False
+    observes_steps: ClassVar[bool] = False
     needs_input_gradient: ClassVar[bool] = False
     weight_decay: ClassVar[float | None] = None
     version: ClassVar[int] = 1

@@ -1,7 +1,9 @@
 """How pixels become what is shown at each time step: part of the network, so that attacks go through it."""
 
 import importlib
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from models.lif import repeated
@@ -14,9 +16,16 @@ class Encoder(nn.Module):
 
     Attributes:
         stochastic: whether two calls on one image may differ by design.
+        mean: of each channel's pixels, as the network subtracts it after the encoding, [C, 1, 1].
     """
 
     stochastic = False
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The network keeps its own among its weights.
+        self.register_buffer("mean", torch.zeros(1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """What is shown at each step, [T, N, C, H, W].
@@ -32,12 +41,21 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-ENCODERS: dict[str, str] = {}
+ENCODERS: dict[str, str] = {
+    "frequency": "models.encoders.frequency:FrequencyEncoder",
+    "poisson": "models.encoders.poisson:PoissonEncoder",
+    "signed-rate": "models.encoders.signed_rate:SignedRateEncoder",
+    "rounding": "models.encoders.rounding:RoundingEncoder",
+}
 """Where each encoding lives, `module:class`; imported when it is built."""
 
 
-def build_encoder(text: str) -> Encoder | None:
+def build_encoder(text: str, mean: Sequence[float] = (0.0,)) -> Encoder | None:
     """The encoder of a written form: `poisson`, `frequency:step=0.125`; None for an empty one, the direct encoding.
+
+    Args:
+        text: name and parameters.
+        mean: of each channel's pixels, as the network has it.
 
     Raises:
         ValueError: an unknown name, or parameters that it refuses.
@@ -50,4 +68,5 @@ def build_encoder(text: str) -> Encoder | None:
     module, _, cls = ENCODERS[name].partition(":")
     given = dict(item.split("=", 1) for item in rest.split(",") if item)
     encoder: Encoder = getattr(importlib.import_module(module), cls)(**{key: float(v) for key, v in given.items()})
+    encoder.mean = torch.tensor(mean).view(-1, 1, 1)
     return encoder

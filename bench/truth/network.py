@@ -65,13 +65,15 @@ def network_of(model: nn.Module) -> Network:
     """Read a model's weights; noise is ignored, see `noise_off`.
 
     Raises:
-        BenchError: another architecture than `models.tiny.SpikingMLP`, other neurons than LIF, or huge weights.
+        BenchError: another architecture than `models.tiny.SpikingMLP`, an encoding, other neurons, or vast weights.
     """
     if not isinstance(model, SpikingMLP):
         raise BenchError(
             f"exact robust accuracy is known only for spiking perceptrons, not for {type(model).__name__}; "
             "use --model tiny"
         )
+    if model.encoder is not None:
+        raise BenchError("exact robust accuracy is known only for the direct encoding; leave the encoding defense out")
     layers = model.layers()
     for *_, neuron in layers:
         if type(neuron) not in (LIF, NoisyLIF):

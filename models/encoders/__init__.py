@@ -1,0 +1,1 @@
+"""The encodings: what is shown of an image at each time step."""
