@@ -48,21 +48,20 @@ def deflated(matrix: Tensor) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return deflated(matrix.T).T
-    # Squares of singular values: also under autocast in float64.
     with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
-        wide = matrix.double()
-        basis = _krylov(wide) if len(wide) > _BLOCK * (_ROUNDS + 1) else None
-        rows = wide if basis is None else basis.T @ wide
+        basis = _krylov(matrix) if len(matrix) > _BLOCK * (_ROUNDS + 1) else None
+        # Squares of singular values need twice the digits.
+        rows = (matrix if basis is None else basis.T @ matrix).double()
         top = torch.linalg.eigh(rows @ rows.T).eigenvectors[:, -1]
-        u = top if basis is None else basis @ top
-        rest: Tensor = (wide - torch.outer(u, u @ wide)).to(matrix.dtype)
+        u = top.to(matrix.dtype) if basis is None else basis @ top.to(matrix.dtype)
+        rest: Tensor = torch.addr(matrix, u, u @ matrix, alpha=-1)
     return rest
 
 
 def _krylov(matrix: Tensor) -> Tensor:
     """An orthonormal basis [M, 72] of a space that nearly holds the dominant left singular vectors of [M, N]."""
     rows = torch.arange(len(matrix), device=matrix.device)
-    block = CounterRNG(0, rows).uniform((_BLOCK,)).double() - 0.5
+    block = CounterRNG(0, rows).uniform((_BLOCK,)).to(matrix.dtype) - 0.5
     blocks = []
     for _ in range(_ROUNDS + 1):
         block = torch.linalg.qr(block).Q

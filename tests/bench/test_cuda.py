@@ -13,8 +13,10 @@ from bench.outcome import Outcome
 from bench.resolve import build_model, parse_attack
 from bench.runtime import exact_arithmetic
 from bench.spec import CellSpec, ModelSpec
+from defenses.dsd import deflated
+from models.encoding import build_encoder
 from models.neurons import NeuronSpec, spiking_layers
-from models.random import CounterRNG
+from models.random import CounterRNG, noise_stream
 
 pytestmark = [
     pytest.mark.gpu,
@@ -93,3 +95,31 @@ def test_a_chunk_that_does_not_fit_is_attacked_in_halves() -> None:
     assert room.batch < 128
     # Other kernels for other sizes round differently there.
     assert (whole.last == parts.last).mean() > 0.95
+
+
+@pytest.mark.parametrize("text", ["frequency", "poisson", "signed-rate", "rounding:levels=3"])
+def test_an_encoding_shows_what_it_shows_on_the_processor(text: str) -> None:
+    exact_arithmetic()
+    x = images(64)
+    shown = {}
+    for device in ("cpu", "cuda", "cuda again"):
+        place = torch.device(device.split()[0])
+        encoder = build_encoder(text, (0.3,))
+        assert encoder is not None
+        samples = torch.arange(64, device=place)
+        with noise_stream(encoder.to(place), 1, samples) as stream:
+            stream.begin_forward()
+            shown[device] = encoder(x[None].to(place), 4).cpu()
+    assert torch.equal(shown["cuda"], shown["cuda again"])
+    # Normal numbers round differently there, and a spike is a step.
+    assert ((shown["cuda"] - shown["cpu"]).abs() < 1e-5).double().mean() > 0.999
+
+
+def test_deflation_is_the_processors_and_repeats() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((32, 27), (300, 500)):
+        matrix = torch.randn(shape, generator=generator)
+        matrix += 3 * torch.outer(matrix[:, 0], matrix[0])
+        there = deflated(matrix.cuda())
+        assert torch.equal(there, deflated(matrix.cuda()))
+        torch.testing.assert_close(there.cpu(), deflated(matrix), rtol=0, atol=1e-3)
