@@ -134,11 +134,13 @@ def layer_gradients(
         inputs = x[part].detach().requires_grad_()
         with probe.realisation(model, part, draw), recording_currents(model) as currents, torch.enable_grad():
             value = LOSSES[loss](model(inputs), y[part]).sum()
-            grads = grads_of(value, list(currents.values()))
+            grads = grads_of(value, list(currents.values())) if currents else []
         for name, grad in zip(currents, grads, strict=True):
             gradient[name] = gradient.get(name, 0) + shares(grad == 0) * weight
         with probe.realisation(model, part, draw):
-            for name, trace in traces(model, x[part]).items():
+            found = traces(model, x[part])
+            for name in currents:
+                trace = found[name]
                 flat = layers[name].surrogate.grad(trace.potential - layers[name].v_threshold) == 0
                 slope[name] = slope.get(name, 0) + shares(flat) * weight
     return tuple(LayerGradient(name, tuple(gradient[name].tolist()), tuple(slope[name].tolist())) for name in gradient)

@@ -93,11 +93,15 @@ def traces(model: nn.Module, x: Tensor) -> dict[str, Trace]:
 
 @contextmanager
 def recording_currents(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Collect each spiking layer's input current [T, N, *], with its gradient graph, during the block."""
+    """Collect each spiking layer's input current [T, N, *], with its gradient graph, during the block.
+
+    A layer that is called step by step has no such tensor, and is left out.
+    """
     currents: dict[str, Tensor] = {}
 
     def record(name: str, layer: LIF, current: Tensor, spikes: Tensor) -> None:
-        currents[name] = current
+        if layer.whole:
+            currents[name] = current
 
     with observing(model, record):
         yield currents
