@@ -322,7 +322,7 @@ def _measured(
         name=name, num_classes=dataset.num_classes, in_shape=dataset.in_shape,
         T=int(getattr(model, "T", 1)) if frames is None else frames,
         neuron=NeuronSpec("nlif" if stochastic else "lif"), mean=(), std=(), fingerprint=type(model).__qualname__,
-        frames=frames is not None,
+        frames=frames is not None, own_neurons=isinstance(model, Adapted),
     )  # fmt: skip
     sha256 = hash_of(model)
     run = store.begin_run(provenance(device))

@@ -217,6 +217,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             std=dataset.std,
             fingerprint=MODELS.entry(model_name).fingerprint(),
             frames=dataset.frames is not None,
+            own_neurons=not _asks_for_neurons(model_name),
         )
         for seed in request.seeds or (0,):
             spec = TrainSpec(
@@ -235,6 +236,11 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     return Plan(dataset, tuple(jobs), source=request.dataset, data_dir=data_dir)
 
 
+def _asks_for_neurons(model: str) -> bool:
+    """Whether a builder is told which neurons to use; a registered one always is."""
+    return ":" not in model or "neuron" in taken_of(MODELS.get(model), model)
+
+
 def _check_neuron(request: Request, defense: Defense) -> None:
     """Refuse what is said of neurons where a user's builder does not ask which to use.
 
@@ -242,7 +248,7 @@ def _check_neuron(request: Request, defense: Defense) -> None:
         BenchError: an option or a defense that decides about neurons, or the builder is not to be called.
     """
     name = request.model or ""
-    if ":" not in name or "neuron" in taken_of(MODELS.get(name), name):
+    if _asks_for_neurons(name):
         return
     mend = "give its builder an argument 'neuron', a function that makes one spiking layer"
     for option, value in (("--decay", request.decay), ("--surrogate", request.surrogate)):

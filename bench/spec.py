@@ -52,6 +52,7 @@ class ModelSpec(Spec):
         in_shape: (C, H, W) of an image, or of each frame.
         T: time steps; of frames their number.
         frames: whether its inputs are frames [T, C, H, W], one for each step, and not one image for all.
+        own_neurons: whether it brings neurons of its own, so that `neuron` says nothing of it.
     """
 
     name: str = identity()
@@ -63,6 +64,7 @@ class ModelSpec(Spec):
     std: tuple[float, ...] = identity()
     fingerprint: str = identity(default="")
     frames: bool = added(False)
+    own_neurons: bool = added(False)
 
 
 @dataclass(frozen=True, slots=True)

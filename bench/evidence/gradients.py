@@ -134,13 +134,11 @@ def layer_gradients(
         inputs = x[part].detach().requires_grad_()
         with probe.realisation(model, part, draw), recording_currents(model) as currents, torch.enable_grad():
             value = LOSSES[loss](model(inputs), y[part]).sum()
-            grads = grads_of(value, list(currents.values())) if currents else []
+            grads = grads_of(value, list(currents.values()))
         for name, grad in zip(currents, grads, strict=True):
             gradient[name] = gradient.get(name, 0) + shares(grad == 0) * weight
         with probe.realisation(model, part, draw):
-            found = traces(model, x[part])
-            for name in currents:
-                trace = found[name]
+            for name, trace in traces(model, x[part]).items():
                 flat = layers[name].surrogate.grad(trace.potential - layers[name].v_threshold) == 0
                 slope[name] = slope.get(name, 0) + shares(flat) * weight
     return tuple(LayerGradient(name, tuple(gradient[name].tolist()), tuple(slope[name].tolist())) for name in gradient)

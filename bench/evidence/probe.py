@@ -93,15 +93,11 @@ def traces(model: nn.Module, x: Tensor) -> dict[str, Trace]:
 
 @contextmanager
 def recording_currents(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Collect each spiking layer's input current [T, N, *], with its gradient graph, during the block.
-
-    A layer that is called step by step has no such tensor, and is left out.
-    """
+    """Collect each spiking layer's input current [T, N, *], with its gradient graph, during the block."""
     currents: dict[str, Tensor] = {}
 
     def record(name: str, layer: LIF, current: Tensor, spikes: Tensor) -> None:
-        if layer.whole:
-            currents[name] = current
+        currents[name] = current
 
     with observing(model, record):
         yield currents

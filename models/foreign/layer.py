@@ -55,6 +55,8 @@ class ForeignLayer(LIF):
         self._spikes: list[Tensor] = []
         self._potentials: list[Tensor] = []
         self.steps = 0
+        self._expected = 0
+        self._probe: Tensor | None = None
 
     @property
     def neuron(self) -> Any:
@@ -91,8 +93,9 @@ class ForeignLayer(LIF):
         if self.surrogate is self.own and not self.watched:
             return type(self.neuron).forward(self.neuron, *args, **kwargs)
         seen: list[Tensor] = []
+        shown = (self._probed(_first(args)), *args[1:]) if self._observers else args
         with self._spiking_by(seen):
-            out = type(self.neuron).forward(self.neuron, *args, **kwargs)
+            out = type(self.neuron).forward(self.neuron, *shown, **kwargs)
         if self.watched:
             self._keep(_first(args), _first(out), seen)
         return out
@@ -107,10 +110,26 @@ class ForeignLayer(LIF):
         """Whether anybody is to be shown what the layer does."""
         return bool(self._recorders or self._observers or self._forward_hooks)
 
+    def begin(self) -> None:
+        """A forward pass of the network begins; it takes as many steps as the one before."""
+        self._expected, self.steps = self.steps, 0
+
+    def _probed(self, current: Tensor) -> Tensor:
+        """A step's current, to the bit, as part of one tensor over time that gradients can be taken in."""
+        if self._multiple or not torch.is_grad_enabled() or not current.requires_grad:
+            return current
+        if self.steps == 1:
+            self._probe = current.new_zeros((self._expected, *current.shape)).requires_grad_()
+        if self._probe is None or self.steps > len(self._probe):
+            return current
+        part = self._probe[self.steps - 1]
+        part.data.copy_(current.detach())
+        return current + (part - part.detach())
+
     def _keep(self, current: Tensor, spikes: Tensor, seen: list[Tensor]) -> None:
         # The last call of the spike function in a step makes the spikes; one before it may have made the reset.
         potentials = seen if self._multiple else seen[-1:]
-        self._currents += list(current) if self._multiple else [current]
+        self._currents.append(current)
         self._spikes += list(spikes) if self._multiple else [spikes]
         self._potentials += [x.detach() + self.v_threshold for x in potentials]
 
@@ -124,13 +143,22 @@ class ForeignLayer(LIF):
         if membrane is not None and membrane.shape == stacked.shape:
             self._record(membrane)
             for see in self._observers:
-                see(self, torch.stack(currents).detach(), stacked)
+                see(self, self._over_time(currents), stacked)
         for hook in list(self._forward_hooks.values()):
             hook(self, (), stacked)
+
+    def _over_time(self, currents: list[Tensor]) -> Tensor:
+        """What the neuron was given, [T, N, *], with a gradient graph where there is one."""
+        if self._multiple:
+            return currents[0] if len(currents) == 1 else torch.cat(currents).detach()
+        if self._probe is not None and len(self._probe) == len(currents):
+            return self._probe
+        return torch.stack(currents).detach()
 
     def forget(self) -> None:
         """Keep nothing of a forward pass, even of one that broke off."""
         self._currents, self._spikes, self._potentials = [], [], []
+        self._probe = None
 
     @contextmanager
     def _spiking_by(self, seen: list[Tensor]) -> Iterator[None]:

@@ -46,6 +46,8 @@ class Adapted(nn.Module):
             ValueError: the network returns something that is not logits, see `logits_of`.
         """
         self._reset()
+        for layer in self._layers:
+            layer.begin()
         try:
             logits = self._run(x)
             for layer in self._layers:
@@ -83,8 +85,6 @@ class Adapted(nn.Module):
 
     def steps_of(self, x: Tensor) -> set[int]:
         """How many steps each spiking layer takes for an input."""
-        for layer in self._layers:
-            layer.steps = 0
         self(x)
         return {layer.steps for layer in self._layers}
 
