@@ -51,9 +51,9 @@ def check_network(
         "undeclared noise": lambda: undeclared_noise(lab),
         "state": lambda: state(lab),
         "after exception": lambda: after_exception(lab),
-        "zero gradient": lambda: zero_gradient(lab),
+        "zero gradient": lambda: _forgiven(zero_gradient(lab), trained, below=0.9),
         "blind gradient": lambda: blind_gradient(lab),
-        "direction": lambda: direction(lab),
+        "direction": lambda: _forgiven(direction(lab), trained),
         "silent": lambda: _forgiven(silent(lab), trained),
         "normalisation": lambda: checks.normalisation(lab, dataset, trained),
         "accuracy": lambda: checks.accuracy(lab, trained),
@@ -83,8 +83,8 @@ def _invalid(finding: Finding) -> Finding:
     return Finding(finding.check, verdict, finding.value, finding.limit, finding.says)
 
 
-def _forgiven(finding: Finding, trained: bool) -> Finding:
-    """Weights that were never trained may well be silent."""
-    if trained or finding.verdict == OK:
+def _forgiven(finding: Finding, trained: bool, below: float = 2.0) -> Finding:
+    """Weights that were never trained may well be silent, and lead nowhere; up to a value that says more."""
+    if trained or finding.verdict == OK or finding.value is None or finding.value >= below:
         return finding
     return Finding(finding.check, NOTE, finding.value, finding.limit, f"{finding.says} (untrained)")

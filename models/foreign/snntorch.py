@@ -30,4 +30,4 @@ def reset(net: nn.Module) -> None:
 
 
 def _threshold(module: SpikingNeuron) -> float:
-    return float(module.threshold) if module.threshold.numel() == 1 else 0.0
+    return float(module.threshold.detach()) if module.threshold.numel() == 1 else 0.0
