@@ -45,7 +45,7 @@ def plan(tmp_path: Path, npz: Path, **options: Any) -> Any:
 
 
 def test_the_guide_s_commands_run_as_shown(bench: Run, tiny_npz: Path, tmp_path: Path, nets: Path) -> None:
-    small = ["--dataset", tiny_npz, "-n", "16", "--json"]
+    small = ["--dataset", tiny_npz, "-n", "8", "--json"]
     check, train, weights = (
         shlex.split(block(GUIDE, f"command: {name}"))[1:] for name in ("check", "train", "weights")
     )
@@ -72,6 +72,7 @@ def test_the_guide_s_commands_run_as_shown(bench: Run, tiny_npz: Path, tmp_path:
     evidence = bench("evidence", cells[0]["key"], "-n", "4", "--dataset", tiny_npz)
     assert evidence.returncode == 0, evidence.stderr
     assert "lif2.spikes" in evidence.stdout
+    assert "gradient own" in evidence.stdout
 
 
 def test_the_key_holds_the_sources_and_the_library_s_release(nets: Path, tmp_path: Path) -> None:
