@@ -48,6 +48,8 @@ class Attack:
         images_only: whether it cannot attack frames [N, T, C, H, W].
         own_batches: whether it calls the model with batches of its own making. A stochastic network then draws
             its noise from torch's generator, seeded for the chunk, since its rows cannot be told apart.
+        stepwise: of an ensemble: the value of its parameter `without` that leaves out the members that need layers
+            whose whole train is known, see `LIF.whole`.
         own_gradients: whether its members bring gradients of their own, so that the user's @gradient makes no sense.
         least_classes: it needs at least so many.
         settle: for an attack whose parameters are another library's: `settle(name, given)` reads what follows
@@ -79,6 +81,7 @@ class Attack:
     images_only: bool = False
     own_batches: bool = False
     own_gradients: bool = False
+    stepwise: str = ""
     least_classes: int = 2
     settle: Callable[[str, Mapping[str, str]], dict[str, Any]] | None = None
     backend: Callable[[], str] | None = None

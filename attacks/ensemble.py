@@ -52,6 +52,31 @@ def written(members: Sequence[Member]) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
+def kept(members: Sequence[Member], without: str) -> list[Member]:
+    """The members of an ensemble, except those that differentiate spikes in some ways.
+
+    Args:
+        members: all of it.
+        without: names of gradients, joined by `+`; empty leaves out none.
+
+    Raises:
+        ValueError: no member has such a gradient, or no member would be left.
+    """
+    names = {name for name in without.split("+") if name}
+    there = dict.fromkeys(member.gradient.name for member in members if member.gradient is not None)
+    if unknown := sorted(names - set(there)):
+        raise ValueError(f"no member is differentiated by '{unknown[0]}'; without may name {', '.join(there)}")
+    left = [member for member in members if member.gradient is None or member.gradient.name not in names]
+    if not left:
+        raise ValueError(f"without={without} leaves out every member")
+    return left
+
+
+def needing_whole_trains(members: Sequence[Member]) -> str:
+    """The gradients of an ensemble that need layers whose whole train is known, as `without` names them."""
+    return "+".join(dict.fromkeys(m.gradient.name for m in members if isinstance(m.gradient, SpikeGradient)))
+
+
 def worst_of(
     members: Sequence[Member],
     model: nn.Module,

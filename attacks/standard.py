@@ -1,10 +1,13 @@
 """The standard ensemble for spiking networks: few attacks, chosen by measurement, that together miss little."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from attacks.apgd import APGD
 from attacks.base import Attack
-from attacks.ensemble import Member, worst_of, written
+from attacks.ensemble import Member, kept, needing_whole_trains, worst_of, written
 from attacks.gradients import parse_gradient
 from attacks.sapgd import SAPGD
 from attacks.threat import Threat
@@ -18,7 +21,9 @@ MEMBERS = (
 )
 
 
-def snn_standard(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: CounterRNG) -> Tensor:
+def snn_standard(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: CounterRNG, without: str = ""
+) -> Tensor:
     """Per image the worst case over `MEMBERS`, each spent only on the images still standing.
 
     The first member is what the literature runs, more economically; the others differentiate spikes by
@@ -34,11 +39,16 @@ def snn_standard(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng:
         y: true labels [N].
         threat: eps and box; linf only.
         rng: random starts of each sample.
+        without: gradients whose members are left out, joined by `+`.
 
     Returns:
         x_adv [N, *], inside the ball and the box in float64.
     """
-    return worst_of(MEMBERS, model, x, y, threat, rng=rng).last
+    return worst_of(kept(MEMBERS, without), model, x, y, threat, rng=rng).last
+
+
+def _check(params: Mapping[str, Any], _: object) -> None:
+    kept(MEMBERS, params["without"])
 
 
 def _cost(_: int) -> tuple[int, int]:
@@ -53,5 +63,9 @@ SNN_STANDARD = Attack(
     cost=_cost,
     eot=10,
     own_gradients=True,
+    defaults={"without": ""},
+    added=("without",),
+    stepwise=needing_whole_trains(MEMBERS),
+    check=_check,
     backend=lambda: written(MEMBERS),
 )

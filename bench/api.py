@@ -1,7 +1,8 @@
 """`bench` from Python: results as data frames, and the evaluation of a model in hand."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.gradients import frozen
+from attacks.gradients.estimation import takes_whole_trains
 from bench.budgets import Budgets
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import Protocol, pixels
@@ -21,7 +23,7 @@ from bench.exchange.bundle import Bundle, collect_bundle
 from bench.exchange.files import write_results
 from bench.frames import cells_frame, samples_frame
 from bench.hygiene import Snapshot, check_model
-from bench.names import without_eot
+from bench.names import without, without_eot
 from bench.outcome import Outcome
 from bench.plan import STOCHASTIC_DRAWS, trajectories
 from bench.provenance import provenance
@@ -32,6 +34,8 @@ from bench.selection import chosen_cells
 from bench.spec import CellSpec, ModelSpec, Recipe, identity_of
 from bench.store import CellRow, Store
 from bench.training import hash_of
+from models.foreign import Adapted, adapted, libraries_of
+from models.foreign.net import IMAGE
 from models.neurons import NeuronSpec, is_stochastic
 from models.random import NOISE_VERSION, noise_stream
 
@@ -132,6 +136,9 @@ class Evaluation:
         # A network without noise has no mean over draws, whatever was asked for.
         found = self.outcomes.get(attack, self.outcomes.get(without_eot(attack)))
         if found is None:
+            # A network whose neurons are called step by step meets an ensemble without some of its members.
+            found = next((held for name, held in self.outcomes.items() if without("without", name) == attack), None)
+        if found is None:
             raise BenchError(f"attack '{attack}' was not run; there are {', '.join(self.outcomes)}")
         return found
 
@@ -165,6 +172,7 @@ def evaluate(
     device: str = "auto",
     name: str = "model",
     scale: int | None = None,
+    T: int | None = None,
 ) -> Evaluation:
     """Attack a model in hand, with all that a stored run has: checks, placebo, intervals, verdicts.
 
@@ -190,6 +198,7 @@ def evaluate(
         device: `auto`, `cpu`, `cuda`.
         name: what tables call it.
         scale: with frames as arrays, the count that becomes 1; their largest count if not given.
+        T: time steps for a network of SpikingJelly or snnTorch that takes one at a time and does not loop itself.
 
     Raises:
         BenchError: data or names that cannot be right; a model that fails on them, that returns probabilities, or whose
@@ -206,9 +215,48 @@ def evaluate(
     if draws is not None and draws < 1:
         raise BenchError(f"draws must be at least 1, got {draws}")
     # Attacks take gradients, whatever the caller has switched off.
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _presented(model, data, T) as shown:
         budgets = (eps, event_eps)
-        return _evaluated(model, data, attacks, budgets, norm, n, draws, attack_seed, gradient, device, name, scale)
+        return _evaluated(shown, data, attacks, budgets, norm, n, draws, attack_seed, gradient, device, name, scale)
+
+
+@contextmanager
+def _presented(model: nn.Module, data: Any, T: int | None) -> Iterator[nn.Module]:
+    """A network of another library as one of ours, inside the block; any other as it is."""
+    if not libraries_of(model):
+        if T is not None:
+            raise BenchError("T is for networks of SpikingJelly or snnTorch; this one has its own")
+        yield model
+        return
+    if T is not None and (isinstance(T, bool) or not isinstance(T, int | np.integer) or T < 1):
+        raise BenchError(f"T must be at least 1, got {T!r}")
+    shape, frames = _shape_of(data)
+    try:
+        shown = adapted(model, shape, frames or int(T or 1), frames is not None)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    assert isinstance(shown, Adapted)
+    try:
+        if T is not None and T != shown.T:
+            raise BenchError(f"the network takes {shown.T} time steps, not {T}; leave T out")
+        if T is None and frames is None and shown.way != IMAGE:
+            raise BenchError("the network takes one time step after the other: give T, the number it was trained with")
+        yield shown
+    finally:
+        shown.detach()
+
+
+def _shape_of(data: Any) -> tuple[tuple[int, int, int], int | None]:
+    """(C, H, W) of the images or frames, and how many frames there are."""
+    if isinstance(data, str | Path):
+        dataset = load_dataset(str(data), Path("data"))
+        return dataset.in_shape, dataset.frames
+    x, _ = data if isinstance(data, tuple) and len(data) == 2 else _collected(data)
+    shape = tuple(_tensor(x, "images").shape)
+    if len(shape) not in (4, 5):
+        raise BenchError(f"images must be [N, C, H, W] and frames [N, T, C, H, W], got {list(shape)}")
+    channels, height, width = shape[-3:]
+    return (channels, height, width), shape[1] if len(shape) == 5 else None
 
 
 def _evaluated(
@@ -274,7 +322,7 @@ def _measured(
         name=name, num_classes=dataset.num_classes, in_shape=dataset.in_shape,
         T=int(getattr(model, "T", 1)) if frames is None else frames,
         neuron=NeuronSpec("nlif" if stochastic else "lif"), mean=(), std=(), fingerprint=type(model).__qualname__,
-        frames=frames is not None,
+        frames=frames is not None, own_neurons=isinstance(model, Adapted),
     )  # fmt: skip
     sha256 = hash_of(model)
     run = store.begin_run(provenance(device))
@@ -286,7 +334,8 @@ def _measured(
     )  # fmt: skip
     place, failures = Place(store, device, run), list[str]()
     found: dict[str, CellRow] = {}
-    groups = trajectories(template, attacks, dataset, stochastic=stochastic)
+    whole = takes_whole_trains(model)
+    groups = trajectories(template, attacks, dataset, stochastic=stochastic, whole=whole)
     for group in groups:
         measured = measure(model, dataset, group, place)
         failures += measured.failures
@@ -295,7 +344,7 @@ def _measured(
         raise BenchError(failures[0])
     names = [cell.attack.name for group in groups for cell in group]
     order = {text: number for number, text in enumerate(attack.name for attack in attacks)}
-    rows = sorted(found.values(), key=lambda row: order.get(row.attack, len(names)))
+    rows = sorted(found.values(), key=lambda row: order.get(without("without", row.attack), len(names)))
     outcomes = {row.attack: outcome for row in rows if (outcome := store.outcome(row.key)) is not None}
     return Evaluation(tuple(rows), outcomes, cells_frame(store, rows), collect_bundle(store, rows))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata if isinstance(metadata, dict) else {}
 
 
+def _named_as(own: Mapping[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that a model has, where theirs differ by the wrapper that one of the two was saved in.
+
+    Wrappers put a word before every name: `net.` of a network that was adapted here, `module.` of a parallel one.
+    """
+    best = tensors
+    for given, wanted in (("", "net."), ("net.", ""), ("module.", ""), ("module.", "net.")):
+        renamed = {wanted + name.removeprefix(given): value for name, value in tensors.items()}
+        if len(set(renamed) & set(own)) > len(set(best) & set(own)) and len(renamed) == len(tensors):
+            best = renamed
+    return best
+
+
 def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Copy tensors into a model that must match them exactly.
 
@@ -70,6 +84,7 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> Non
         BenchError: names, shapes or dtypes differ, or a value is not finite.
     """
     own = model.state_dict()
+    tensors = _named_as(own, tensors)
     problems = [f"it lacks {name}" for name in own if name not in tensors]
     problems += [f"it has an extra {name}" for name in tensors if name not in own]
     problems += [

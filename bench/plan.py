@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from attacks.events.threat import EVENTS
+from attacks.gradients import SpikeGradient
+from attacks.gradients.estimation import takes_whole_trains
 from attacks.threat import Box, continuous
 from bench.budgets import Budgets
 from bench.data import Dataset, DatasetSource, Protocol, load_dataset
@@ -17,11 +19,12 @@ from bench.errors import BenchError
 from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, DATASETS, MODELS
-from bench.resolve import PIXELS, edits_events, parse_attack, parse_defense, takes
+from bench.resolve import PIXELS, edits_events, parse_attack, parse_defense, parse_gradient, taken_of, takes
 from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
 from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
+from models.foreign.net import IMAGE, Adapted
 from models.neurons import NeuronSpec, is_stochastic
 from models.random import NOISE_VERSION
 from models.surrogates import format_surrogate, parse_surrogate
@@ -177,7 +180,9 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             steps = request.T or STEPS
             _settled(defense, Setting(request.model or known.model, known.train_eps, T=steps, eps=known.eps))
     if request.model is not None:
-        MODELS.entry(request.model)
+        MODELS.entry(request.model).fingerprint()
+        for defense in defenses:
+            _check_neuron(request, defense)
     try:
         surrogate = format_surrogate(parse_surrogate(request.surrogate))
         neuron = NeuronSpec(decay=request.decay, surrogate=surrogate)
@@ -214,6 +219,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             fingerprint=MODELS.entry(model_name).fingerprint(),
             frames=dataset.frames is not None,
             encoder=settled.encoder,
+            own_neurons=not _asks_for_neurons(model_name),
         )
         for seed in request.seeds or (0,):
             spec = TrainSpec(
@@ -230,6 +236,34 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
             jobs.append(_job(spec, settled, dataset, attacks, n, request, checkpoints, given, shared))
     jobs = _merge(jobs)
     return Plan(dataset, tuple(jobs), source=request.dataset, data_dir=data_dir)
+
+
+def _asks_for_neurons(model: str) -> bool:
+    """Whether a builder is told which neurons to use; a registered one always is."""
+    return ":" not in model or "neuron" in taken_of(MODELS.get(model), model)
+
+
+def _check_neuron(request: Request, defense: Defense) -> None:
+    """Refuse what is said of neurons where a user's builder does not ask which to use.
+
+    Raises:
+        BenchError: an option or a defense that decides about neurons, or the builder is not to be called.
+    """
+    name = request.model or ""
+    if _asks_for_neurons(name):
+        return
+    mend = "give its builder an argument 'neuron', a function that makes one spiking layer"
+    for option, value in (("--decay", request.decay), ("--surrogate", request.surrogate)):
+        if value != getattr(Request, option[2:]):
+            raise BenchError(f"{option} has no effect on model '{name}', which brings its own neurons; leave it out")
+    for part in defense.parts:
+        if part.slot == "neuron" or part.neuron(NeuronSpec()) != NeuronSpec():
+            raise BenchError(f"defense '{defense.name}' decides the neurons, and model '{name}' brings its own; {mend}")
+        if part.observes_membrane and request.weights is None:
+            raise BenchError(
+                f"defense '{defense.name}' trains on membrane potentials, and those of the neurons that model '{name}' "
+                f"brings are not known; {mend}"
+            )
 
 
 def _check_edits(attack: str, dataset: str, *, edits: bool) -> None:
@@ -296,12 +330,46 @@ class _Shared:
     """What the networks of one request have in common, found once: a plan has many networks of few kinds.
 
     Attributes:
-        noisy: whether a model has noise.
-        arranged: the attacks of noisy networks and of others, see `_arranged`.
+        kinds: what a model is, found by building it.
+        arranged: the attacks by whether a network is noisy and takes every gradient, see `_arranged`.
     """
 
-    noisy: dict[ModelSpec, bool] = field(default_factory=dict)
-    arranged: dict[bool, tuple[tuple[AttackSpec, ...], ...]] = field(default_factory=dict)
+    kinds: dict[ModelSpec, "_Kind"] = field(default_factory=dict)
+    arranged: dict[tuple[bool, bool], tuple[tuple[AttackSpec, ...], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What of a network is known by building it.
+
+    Attributes:
+        stochastic: whether it has noise.
+        whole: whether every gradient works on it, see `takes_whole_trains`.
+        spec: it, with the time steps that it takes where it loops over time itself.
+    """
+
+    stochastic: bool
+    whole: bool
+    spec: ModelSpec
+
+
+def _kind(spec: ModelSpec, request: Request) -> _Kind:
+    """Build a network and look.
+
+    Raises:
+        BenchError: its time steps are not those asked for, or nobody says how many a trained network takes.
+    """
+    model = build_without_rng(spec)
+    if isinstance(model, Adapted):
+        if request.T not in (None, model.T):
+            raise BenchError(f"model '{spec.name}' loops over {model.T} time steps itself; leave out -T {request.T}")
+        if model.way != IMAGE and request.T is None and request.weights is not None and not spec.frames:
+            raise BenchError(
+                f"model '{spec.name}' takes one time step after the other and does not say how many: give -T, the "
+                "number it was trained with"
+            )
+        spec = replace(spec, T=model.T)
+    return _Kind(is_stochastic(model), takes_whole_trains(model), spec)
 
 
 def _job(
@@ -315,11 +383,12 @@ def _job(
     given: GivenWeights | None,
     shared: _Shared,
 ) -> TrainJob:
-    if spec.model not in shared.noisy:
-        shared.noisy[spec.model] = is_stochastic(build_without_rng(spec))
-    stochastic = shared.noisy[spec.model]
+    if spec.model not in shared.kinds:
+        shared.kinds[spec.model] = _kind(spec.model, request)
+    kind = shared.kinds[spec.model]
+    stochastic = kind.stochastic
     noise_version = NOISE_VERSION if stochastic else 1
-    spec = replace(spec, noise_version=noise_version)
+    spec = replace(spec, model=kind.spec, noise_version=noise_version)
     if given is None:
         weights_key = f"train:{key_of(spec)}"
         trained = checkpoint_path(checkpoints, key_of(spec)).exists()
@@ -340,14 +409,15 @@ def _job(
         seed=spec.seed,
         noise_version=noise_version,
     )
-    if stochastic not in shared.arranged:
-        shared.arranged[stochastic] = _arranged(template, attacks, stochastic=stochastic)
-    ordered = _cells(template, shared.arranged[stochastic], dataset)
+    which = (stochastic, kind.whole)
+    if which not in shared.arranged:
+        shared.arranged[which] = _arranged(template, attacks, stochastic=stochastic, whole=kind.whole)
+    ordered = _cells(template, shared.arranged[which], dataset)
     return TrainJob(spec, defense, weights_key, ordered, trained, request.weights)
 
 
 def trajectories(
-    template: CellSpec, attacks: Sequence[AttackSpec], dataset: Dataset, *, stochastic: bool
+    template: CellSpec, attacks: Sequence[AttackSpec], dataset: Dataset, *, stochastic: bool, whole: bool = True
 ) -> tuple[tuple[CellSpec, ...], ...]:
     """The cells of one network under several attacks, grouped by what one attack run serves, cheap ones first.
 
@@ -356,15 +426,16 @@ def trajectories(
         attacks: of the cells.
         dataset: of the cells.
         stochastic: whether the network has noise.
+        whole: whether every gradient works on it, see `takes_whole_trains`.
 
     Raises:
         BenchError: an attack is not for such a network.
     """
-    return _cells(template, _arranged(template, attacks, stochastic=stochastic), dataset)
+    return _cells(template, _arranged(template, attacks, stochastic=stochastic, whole=whole), dataset)
 
 
 def _arranged(
-    template: CellSpec, attacks: Sequence[AttackSpec], *, stochastic: bool
+    template: CellSpec, attacks: Sequence[AttackSpec], *, stochastic: bool, whole: bool
 ) -> tuple[tuple[AttackSpec, ...], ...]:
     """The attacks as such a network meets them, grouped and ordered as its cells are."""
     groups: dict[str, dict[str, AttackSpec]] = {}
@@ -382,10 +453,34 @@ def _arranged(
             attack = replace(attack, params=left, name=without("early_stop", attack.name))
         if template.model.frames and ATTACKS.get(attack.family).images_only:
             raise BenchError(f"attack '{attack.name}' knows images only, not frames; use apgd100 and square5000")
+        if not whole:
+            attack = _stepwise(attack, template.model.name)
         _check_classes(attack, template.model.num_classes)
         groups.setdefault(trajectory_of(attack), {})[key_of(attack)] = attack
     ordered = sorted(groups.values(), key=lambda group: max(attack.steps for attack in group.values()))
     return tuple(tuple(group.values()) for group in ordered)
+
+
+def _stepwise(attack: AttackSpec, model: str) -> AttackSpec:
+    """An attack as a network meets it whose neurons do not show whole spike trains: an ensemble is without the members
+    that need them, and its name says so.
+
+    Raises:
+        BenchError: the attack itself needs them.
+    """
+    if attack.surrogate is not None and isinstance(parse_gradient(attack.surrogate), SpikeGradient):
+        raise BenchError(
+            f"attack '{attack.name}' needs whole spike trains, and the neurons of model '{model}' do not show theirs: "
+            "they are called step by step, or reset in another way; name a surrogate, such as @arctan:alpha=2"
+        )
+    needed = ATTACKS.get(attack.family).stepwise
+    asked = dict(attack.params).get("without", "")
+    out = "+".join(dict.fromkeys(filter(None, [*asked.split("+"), *needed.split("+")])))
+    if not needed or out == asked:
+        return attack
+    name = without("without", attack.name)
+    params = tuple(sorted((dict(attack.params) | {"without": out}).items()))
+    return replace(attack, params=params, name=f"{name}{',' if ':' in name else ':'}without={out}")
 
 
 def _cells(

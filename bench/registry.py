@@ -75,11 +75,19 @@ class Registry:
         kind: singular noun for messages, for example `defense`.
         builtin: name -> `module:attribute`.
         with_options: whether a name is looked up without what follows a colon, so that `n-mnist:T=4` is known.
+        elsewhere: finds the entry of a name that says itself where the part is; None for other names.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str], with_options: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        builtin: Mapping[str, str],
+        with_options: bool = False,
+        elsewhere: Callable[[str], Entry | None] | None = None,
+    ) -> None:
         self.kind = kind
         self._with_options = with_options
+        self._elsewhere = elsewhere
         self._entries = {name: Entry(name, target, True) for name, target in builtin.items()}
         self._scanned = False
 
@@ -106,6 +114,9 @@ class Registry:
         if name not in self._entries:
             self._scan()
         if name not in self._entries:
+            found = self._elsewhere(name) if self._elsewhere else None
+            if found is not None:
+                return found
             raise BenchError(
                 f"unknown {self.kind} '{name}'{nearest(name, self._entries)}; see: bench ls {self.kind}s "
                 "(a plug-in's names need --plugin FILE)"
@@ -220,6 +231,15 @@ GRADIENTS = Registry(
         "noiseless": "attacks.gradients.noiseless:Noiseless",
     },
 )
+
+
+def _user_model(name: str) -> Entry | None:
+    """`mymodule:build`, see `bench.usermodel`."""
+    from bench.usermodel import user_model
+
+    return user_model(name)
+
+
 MODELS = Registry(
     "model",
     {
@@ -230,6 +250,7 @@ MODELS = Registry(
         "vgg11": "models.vgg:VGG11",
         "wrn16-4": "models.wrn:WRN16x4",
     },
+    elsewhere=_user_model,
 )
 DATASETS = Registry(
     "dataset",

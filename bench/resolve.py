@@ -326,19 +326,29 @@ def attack_arguments(spec: AttackSpec) -> dict[str, Any]:
 def build_model(spec: ModelSpec) -> Any:
     """Build the network of a spec; its weights come from torch's current generator.
 
+    A builder that the user names by its place may take fewer arguments than a registered one. What was built with
+    another library's neurons is adapted (`models.foreign`).
+
     Raises:
-        BenchError: the architecture refuses the input shape or the number of classes.
+        BenchError: the architecture refuses the input shape or the number of classes, the builder wants an argument
+            that it is not given, or returns no module.
     """
-    builder = MODELS.get(spec.name)
+    entry = MODELS.entry(spec.name)
+    builder = entry.load()
+    arguments = {
+        "num_classes": spec.num_classes,
+        "in_shape": spec.in_shape,
+        "T": spec.T,
+        "neuron": spec.neuron.build,
+        "mean": spec.mean,
+        "std": spec.std,
+    }
+    if ":" in spec.name:
+        arguments = {key: arguments[key] for key in taken_of(builder, spec.name)}
     try:
-        model = builder(
-            num_classes=spec.num_classes,
-            in_shape=spec.in_shape,
-            T=spec.T,
-            neuron=spec.neuron.build,
-            mean=spec.mean,
-            std=spec.std,
-        )
+        model = builder(**arguments)
+        if not entry.builtin:
+            model = _adapted(model, spec)
         if spec.encoder:
             _encode(model, spec)
         settle_shapes(model, spec.in_shape, spec.T, frames=spec.frames)
@@ -360,6 +370,41 @@ def _encode(model: Any, spec: ModelSpec) -> None:
             "from models.SpikingNet, or leave that defense out"
         )
     model.encoder = build_encoder(spec.encoder, spec.mean)
+
+
+def _adapted(model: Any, spec: ModelSpec) -> Any:
+    from torch import nn
+
+    from models.foreign import adapted
+
+    if not isinstance(model, nn.Module):
+        raise BenchError(f"model '{spec.name}' must return a torch.nn.Module, got {type(model).__name__}")
+    return adapted(model, spec.in_shape, spec.T, spec.frames)
+
+
+ARGUMENTS = ("num_classes", "in_shape", "T", "neuron", "mean", "std")
+"""What the builder of a model may ask for."""
+
+
+def taken_of(builder: Any, name: str) -> tuple[str, ...]:
+    """Those of `ARGUMENTS` that a builder takes.
+
+    Raises:
+        BenchError: it needs another.
+    """
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"model '{name}': its builder has no signature ({error}); wrap it in a function") from error
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)}
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    unknown = [key for key in needed if key not in ARGUMENTS or key not in named]
+    if unknown:
+        raise BenchError(
+            f"model '{name}': its builder needs '{unknown[0]}', which is not among {', '.join(ARGUMENTS)}; give it a "
+            "default, or name a function that fills it in"
+        )
+    return tuple(key for key in ARGUMENTS if key in named)
 
 
 def _family(head: str) -> tuple[str, int | None]:

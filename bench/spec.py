@@ -53,6 +53,7 @@ class ModelSpec(Spec):
         T: time steps; of frames their number.
         frames: whether its inputs are frames [T, C, H, W], one for each step, and not one image for all.
         encoder: written form of what pixels become at each step, see `models.encoding`; empty for themselves.
+        own_neurons: whether it brings neurons of its own, so that `neuron` says nothing of it.
     """
 
     name: str = identity()
@@ -65,6 +66,7 @@ class ModelSpec(Spec):
     fingerprint: str = identity(default="")
     frames: bool = added(False)
     encoder: str = added("")
+    own_neurons: bool = added(False)
 
 
 @dataclass(frozen=True, slots=True)

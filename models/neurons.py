@@ -36,6 +36,8 @@ class LIF(nn.Module):
     """
 
     stochastic = False
+    whole = True
+    """Whether one call is all time steps, so that its whole train can be differentiated at once."""
 
     def __init__(
         self,

@@ -45,6 +45,12 @@ def active_estimation() -> Estimation:
     return _active.get() or Estimation()
 
 
+def takes_whole_trains(model: nn.Module) -> bool:
+    """Whether every gradient works on a network: none of its spiking layers is another library's that is called step by
+    step, where only the spike itself can be differentiated otherwise."""
+    return all(layer.whole for layer in spiking_layers(model).values())
+
+
 @contextmanager
 def estimating(
     model: nn.Module, gradient: Surrogate | SpikeGradient | None = None, draws: int | None = None
@@ -69,6 +75,11 @@ def estimating(
         raise ValueError(f"eot must be at least 1, got {draws}")
     if gradient is not None and not spiking_layers(model):
         raise ValueError(f"the network has no spiking layer that '{gradient.name}' could differentiate")
+    if isinstance(gradient, SpikeGradient) and not takes_whole_trains(model):
+        raise ValueError(
+            f"gradient '{gradient.name}' needs whole spike trains, and this network's neurons do not show theirs: they "
+            "are called step by step, or reset in another way; name a surrogate, such as arctan:alpha=2"
+        )
     faithful = outer.faithful
     with ExitStack() as way:
         if isinstance(gradient, SpikeGradient):

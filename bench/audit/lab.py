@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.gradients import frozen
+from attacks.gradients.estimation import takes_whole_trains
 from attacks.threat import Box
 from bench.audit.paired import stands
 from bench.audit.spec import AuditSpec
@@ -61,6 +62,11 @@ class Lab:
     def spiking(self) -> bool:
         """Whether there are spikes that an attacker may differentiate in other ways."""
         return bool(spiking_layers(self.model))
+
+    @property
+    def whole_trains(self) -> bool:
+        """Whether every gradient works on the network, see `takes_whole_trains`."""
+        return takes_whole_trains(self.model)
 
     @property
     def whole_range(self) -> Fraction:

@@ -11,6 +11,7 @@ from bench.cli import (
     audit,
     baseline,
     check,
+    check_model,
     compare,
     curve,
     doctor,
@@ -102,6 +103,7 @@ app.command("cancel")(status.cancel)
 app.command("ls")(list_.list_)
 app.command("show", cls=show.ShowCommand)(show.show)
 app.command("table")(table.table)
+app.command("check-model")(check_model.check_model)
 app.command("audit")(audit.audit)
 app.command("worst")(worst.worst)
 app.command("compare")(compare.compare)

@@ -106,7 +106,7 @@ def evidence(
         "attack": row.attack,
         "norm": cell.attack.norm,
         "eps": str(cell.attack.eps),
-        "gradient": cell.attack.surrogate or cell.model.neuron.surrogate,
+        "gradient": cell.attack.surrogate or ("own" if cell.model.own_neurons else cell.model.neuron.surrogate),
     }
     if as_json:
         print(json.dumps(evidence_json(found, header), indent=1))

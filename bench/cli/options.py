@@ -69,7 +69,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Architecture (bench ls models); the dataset's default if not given.",
+        help="Architecture (bench ls models), or mymodule:build, or path/file.py:build; the dataset's default if not given.",
         rich_help_panel=_WHAT,
     ),
 ]

@@ -77,6 +77,12 @@ def _cell(parcel: Parcel) -> CellSpec:
     if (cell.version, cell.dtype) != (EVALUATION_VERSION, "float32") or stale:
         raise BenchError(f"cell {parcel.key[:12]} was scored by other rules; measure again with this release")
     _check_attack(parcel, cell)
+    if ":" in cell.model.name:
+        # It names a file to be run, and a submission is anyone's.
+        raise BenchError(
+            f"model '{cell.model.name}' is named by where its code is; a submission may use registered models only: "
+            "register it in a plug-in"
+        )
     if MODELS.entry(cell.model.name).fingerprint() != cell.model.fingerprint:
         raise BenchError(f"the code of model '{cell.model.name}' is not what the cells were measured with")
     return cell

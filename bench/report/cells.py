@@ -154,6 +154,9 @@ def print_cell(
         lines += _edit_lines(edits)
     attack, model = row.spec["attack"], row.spec["model"]
     neuron, own = model["neuron"], "the network's own"
+    brought = model.get("own_neurons", False)
+    trained = own if brought else neuron["surrogate"]
+    neurons = "neurons of its own" if brought else f"neuron {neuron['kind']}, decay {neuron['decay']:g}"
     steps = [f"{attack['steps']} steps"] if attack["steps"] else []
     params = [f"{key} {value}" for key, value in attack["params"]]
     averaged = [f"eot {attack['eot']}"] if attack.get("eot", 1) > 1 else []
@@ -163,8 +166,8 @@ def print_cell(
             "attack",
             ", ".join([attack["family"], *steps, *params, f"restarts {attack['restarts']}", *averaged]),
         ),
-        ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {neuron['surrogate']}"),
-        ("model", f"{model['name']}, T {model['T']}, neuron {neuron['kind']}, decay {neuron['decay']:g}"),
+        ("surrogate", f"attacked with {attack['surrogate'] or own}, trained with {trained}"),
+        ("model", f"{model['name']}, T {model['T']}, {neurons}"),
         ("draws", str(row.draws)),
         ("cost", f"{row.forwards:,} forwards, {row.backwards:,} backwards, {duration(row.seconds)}"),
         ("weights", f"{row.weights_key[:24]}, sha256 {weights['sha256'][:12] if weights else '?'}"),

@@ -165,6 +165,13 @@ def narrow_box(entry: E, others: dict[str, bytes]) -> None:
     rekeyed(entry)
 
 
+def brings_code(entry: E, others: dict[str, bytes]) -> None:
+    """A model that is a file: whoever checks the entry would run it."""
+    for cell in entry["cells"]:
+        cell["spec"]["model"]["name"] = cell["labels"]["model"] = "evil.py:build"
+    rekeyed(entry)
+
+
 def not_sampled(entry: E, others: dict[str, bytes]) -> None:
     """An attack that is unknown here, in a single cell."""
     cells(entry, "nlif", "fgsm")[0]["spec"]["attack"]["family"] = "private"
@@ -209,6 +216,7 @@ def escape_sequence(entry: E, others: dict[str, bytes]) -> None:
         (called_stronger, "is called 'pgd40' and is not what that attack is here"),
         (called_another_defense, "was trained as something else"),
         (narrow_box, "is not what that attack is here"),
+        (brings_code, "may use registered models only"),
         (not_sampled, "attack 'private' is not known here"),
         (flags_changed, "not reproduced"),
         (other_clean, "other clean predictions"),

@@ -1,0 +1,1 @@
+"""Whether a network can be measured at all: what `bench check-model` says."""
