@@ -1,0 +1,1 @@
+"""The documentation site's pages that are written by the code itself: every part, every public name, every measurement."""
