@@ -1,1 +1,1 @@
-"""The documentation site's pages that are written by the code itself: every part, every public name, every measurement."""
+"""The pages of the documentation that the code writes itself: parts, public names, commands, measurements."""

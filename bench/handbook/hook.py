@@ -6,8 +6,10 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 from bench.errors import BenchError
 from bench.handbook.commands import command_page
@@ -53,6 +55,19 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return with_mathml(html)
     except BenchError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from error
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Load what makes the search work in a folder, before the theme's own scripts want it."""
+    script = f'<script src="{get_relative_url("folder.js", page.url)}"></script>'
+    return output.replace('<script id="__config"', f'{script}<script id="__config"')
+
+
+@event_priority(-100)
+def on_post_build(config: MkDocsConfig) -> None:
+    """Put the search index into a script beside it: a browser that reads the site from a folder may load nothing else."""
+    index = Path(config.site_dir, "search", "search_index.json")
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text()}")
 
 
 @functools.cache

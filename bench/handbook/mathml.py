@@ -6,6 +6,8 @@ import re
 from bench.errors import BenchError
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+# The converter sets bare bars apart, as if they were operators.
+_BARS = {r"\lvert": r"\left|", r"\rvert": r"\right|", r"\lVert": r"\left\|", r"\rVert": r"\right\|"}
 _LEFT_OVER = re.compile(r">([^<]*[\\&][^<]*)<")
 
 
@@ -33,8 +35,9 @@ def mathml(latex: str, display: bool) -> str:
     """
     from latex2mathml.converter import convert
 
+    barred = re.sub(r"\\[lr][vV]ert(?![a-zA-Z])", lambda found: _BARS[found[0]], latex)
     try:
-        drawn = convert(latex, display="block" if display else "inline")
+        drawn = convert(barred, display="block" if display else "inline")
     except Exception as error:
         # It raises exceptions of many kinds, none of which has a base of its own.
         raise BenchError(f"the formula '{latex}' is not LaTeX: {type(error).__name__} {error}") from error

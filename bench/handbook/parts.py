@@ -1,7 +1,7 @@
 """A page for every defense, attack and gradient that ships, from the registry, its docstring and its formula."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _list(kind: str, entries: list[Entry]) -> str:
         "attack": ("attack", "what it does", "forward", "backward"),
         "gradient": ("gradient", "how spikes are differentiated"),
     }[kind]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for entry in entries:
         part = entry.load()
         said = _one_line(documented(kind, entry).summary)
@@ -73,7 +73,7 @@ def _list(kind: str, entries: list[Entry]) -> str:
             rows.append((link, part.summary, *cost_of(part)))
         else:
             rows.append((link, said))
-    return f"# {kind.capitalize()}s\n\n{_INTRODUCTIONS[kind]}\n\n{_table(head, rows)}\n"
+    return f"# {kind.capitalize()}s\n\n{_INTRODUCTIONS[kind]}\n\n{_table(head, rows)}"
 
 
 def _defense(entry: Entry, formula: str) -> str:
@@ -210,7 +210,7 @@ def _value(value: Any, attack: Attack | None = None) -> str:
     if value is inspect.Parameter.empty:
         return "must be given"
     if value is None:
-        return f"eps · {attack.alpha_per_eps}" if attack else "open: see there"
+        return f"eps · {attack.alpha_per_eps}" if attack else "open"
     return f"`{shown_value(value)}`"
 
 
@@ -222,7 +222,7 @@ def _range(space: Range | Choice | None) -> str:
     return f"{space.low:g} to {space.high:g}{', by ratio' if space.log else ''}"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
