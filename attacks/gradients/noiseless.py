@@ -18,6 +18,7 @@ class Noiseless:
     derivative is the Gaussian surrogate with alpha = 1/s. Layers without noise keep their own surrogate.
     What an attacker who knows of the noise would do instead of drawing it.
 
+    Source: none; closed form.
     Cost: one further forward pass for each gradient, for the noisy network's own logits.
     """
 

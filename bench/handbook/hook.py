@@ -65,7 +65,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 @event_priority(-100)
 def on_post_build(config: MkDocsConfig) -> None:
-    """Put the search index into a script beside it: a browser that reads the site from a folder may load nothing else."""
+    """Put the search index into a script too, which is all that a page may load that is read from a folder."""
     index = Path(config.site_dir, "search", "search_index.json")
     index.with_suffix(".js").write_text(f"var __index = {index.read_text()}")
 

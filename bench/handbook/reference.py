@@ -15,7 +15,8 @@ def _page(package: str) -> str:
     module = importlib.import_module(package)
     names = sorted((name for name in module.__all__ if not name.startswith("__")), key=str.lower)
     said = inspect.getdoc(module) or ""
-    return f"# {package}\n\n{said} To be imported from `{package}`.\n\n" + "\n".join(f"::: {_home(package, name)}\n" for name in names)
+    asked = "\n".join(f"::: {_home(package, name)}\n" for name in names)
+    return f"# {package}\n\n{said} To be imported from `{package}`.\n\n{asked}"
 
 
 def _home(package: str, name: str) -> str:
