@@ -29,7 +29,7 @@ def _command(name: str, command: Any) -> str:
         for each in shown
         if each.param_type_name == "argument"
     )
-    table = "| option | |\n| --- | --- |\n" + "".join(rows) if rows else ""
+    table = "| option | meaning |\n| --- | --- |\n" + "".join(rows) if rows else ""
     return f"{level} {name}\n\n```sh\n{f'{name} {arguments}'.strip()}\n```\n\n{_text(command.help)}\n\n{table}"
 
 
@@ -42,9 +42,15 @@ def _option(option: Any) -> str:
 
 
 def _text(text: str | None) -> str:
-    """Help as Markdown: indented lines below `Examples:` are commands."""
-    paragraphs = re.split(r"\n\s*\n", (text or "").replace("\b", "").strip())
-    return "\n\n".join(
-        f"```sh\n{paragraph.strip()}\n```" if paragraph.lstrip().startswith("bench ") else paragraph.strip()
-        for paragraph in paragraphs
-    )
+    """Help as Markdown: paragraphs that are commands are examples, together in one block."""
+    told: list[str] = []
+    examples: list[str] = []
+    for paragraph in [*re.split(r"\n\s*\n", (text or "").replace("\b", "").strip()), ""]:
+        if paragraph.lstrip().startswith("bench "):
+            examples.append(paragraph.strip())
+            continue
+        if examples:
+            told.append("```sh\n" + "\n".join(examples) + "\n```")
+            examples = []
+        told.append(paragraph.strip())
+    return "\n\n".join(told).strip()

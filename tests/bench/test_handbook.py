@@ -251,7 +251,7 @@ def test_the_fault_shown_is_found_as_shown(monkeypatch: pytest.MonkeyPatch) -> N
     shown = set(re.findall(r"^ (\w[\w ]*?) {2,}[\d.]+%.*suspect", block("output: audit"), re.MULTILINE))
     assert shown <= set(CHECKS)
     monkeypatch.setattr("bench.audit.network.CHECKS", {name: CHECKS[name] for name in (*sorted(shown), "state")})
-    small = ["-n", "48", "--epochs", "4", "--train-size", "600", "--threads", "1", "--json"]
+    small = ["-n", "48", "--epochs", "6", "--threads", "1", "--json"]
     result = CliRunner().invoke(app, [*shlex.split(block("command: audit"))[1:], *small])
     assert result.exit_code == 0, result.output
     (audit,) = json.loads(result.stdout)["audits"]
