@@ -28,6 +28,9 @@ def page_of(file: str) -> str | None:
     if name in _HOMES:
         return _HOMES[name] + hash_ + anchor
     path = PurePosixPath(name)
+    if path.parts[:2] == ("docs", "formulas"):
+        # A reader of the repository finds the formula there, and of the site the whole page.
+        return str(PurePosixPath("parts", *path.parts[2:])) + ("" if path.suffix else "/index.md") + hash_ + anchor
     if path.parts[:1] == ("docs",):
         return str(PurePosixPath(*path.parts[1:])) + hash_ + anchor
     if path.parts[:1] == ("results",) and len(path.parts) > 1:

@@ -54,6 +54,8 @@ def main() -> None:
     """`python -m bench.handbook.pictures FOLDER`."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m bench.handbook.pictures FOLDER")
+    if not PAGE.is_file():
+        sys.exit(f"there is no {PAGE}: the pictures are made in a checkout of the repository")
     for path in draw(PAGE.read_text(), Path(sys.argv[1])):
         print(f"wrote {path}")
 

@@ -22,7 +22,7 @@ from bench.handbook.formulas import formula_of, formula_path
 from bench.handbook.links import relinked, section, with_sections
 from bench.handbook.mathml import mathml, with_mathml
 from bench.handbook.parts import SHOWN, documented, part_pages
-from bench.handbook.pictures import commands
+from bench.handbook.pictures import commands, draw
 from bench.handbook.reference import PACKAGES, reference_pages
 from bench.registry import ATTACKS, DEFENSES, KINDS, MODELS, Entry
 from defenses import Defense, Part
@@ -169,6 +169,8 @@ def test_links_lead_to_pages_or_become_text() -> None:
         "[a](numbers.md) [b](x.md#y) [c](measured/perf.md) `d` [e](https://example.org) [f](#here)\n"
         "```md\n[g](../attacks/pgd.py)\n```\n"
     )
+    formulas = "[a](formulas/defenses) [b](formulas/attacks/pgd.md)"
+    assert relinked(formulas, "docs/x.md", "x.md") == "[a](parts/defenses/index.md) [b](parts/attacks/pgd.md)"
     there = relinked(
         "![p](growth.png) [q](cells.csv) [r](../../docs/speed.md)", "results/perf/README.md", "measured/perf.md"
     )
@@ -219,6 +221,19 @@ def test_the_page_on_the_audit_has_every_check_and_every_picture_has_its_command
     assert {path.name for path in (DOCS / "pictures" / "audit").iterdir()} == set(made)
     for name, script in made.items():
         assert script.rstrip().endswith(f"-o {name}")
+
+
+def test_pictures_are_made_by_the_commands_in_their_order(tmp_path: Path) -> None:
+    page = (
+        "<!-- file: in.py -->\n```python\n1\n```\n<!-- pictures: run -->\n```sh\ncat in.py > between\n```\n"
+        "<!-- pictures: a.svg -->\n```sh\ncp between a.svg\n```\n"
+    )
+    (made,) = draw(page, tmp_path / "new")
+    assert made.read_text() == "1\n"
+    with pytest.raises(BenchError, match=r"commands for b\.svg make no such file"):
+        draw("<!-- pictures: b.svg -->\n```sh\ntrue\n```\n", tmp_path)
+    with pytest.raises(BenchError, match=r"commands for c\.svg fail: .*no-such-file"):
+        draw("<!-- pictures: c.svg -->\n```sh\ncat no-such-file\n```\n", tmp_path)
 
 
 def shown_commands() -> list[str]:
