@@ -23,12 +23,12 @@ def autorand(
 ) -> Tensor:
     """The worse of APGD on the cross-entropy and APGD on the DLR loss, for each image.
 
-    Follows version `rand` of AutoAttack (Croce and Hein, arXiv 2003.01690) in its members, steps and draws, and is
-    not the official one, which measures luck: each of its stages draws the noise anew and keeps the failures. A
-    network that errs at random on 10% of its draws, whatever the input, keeps 0.9^3 there. Here the step size, the
-    best point and the choice between the members go by means over draws of the noise; the choice by draws that are
-    the same for every candidate; and no draw that chose is used to score.
+    It is not the official `rand`, which measures luck: each of its stages draws the noise anew and keeps the
+    failures. A network that errs at random on 10% of its draws, whatever the input, keeps 0.9^3 there. Here the step
+    size, the best point and the choice between the members go by means over draws of the noise; the choice by draws
+    that are the same for every candidate; and no draw that chose is used to score.
 
+    Source: version `rand` of AutoAttack (Croce and Hein, arXiv 2003.01690), for its members, steps and draws.
     Cost: 2 * (steps + 1) * eot forwards and backwards, and 30 forwards to choose.
 
     Args:

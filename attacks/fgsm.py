@@ -60,7 +60,11 @@ def rfgsm(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: Counte
 
 
 def clean(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, rng: CounterRNG) -> Tensor:
-    """No attack: returns `x` itself. The baseline row of every table. Cost: nothing."""
+    """No attack: returns `x` itself.
+
+    Source: none; the baseline row of every table.
+    Cost: nothing.
+    """
     return x.clone(memory_format=torch.preserve_format)
 
 

@@ -28,8 +28,9 @@ def snn_standard(
 
     The first member is what the literature runs, more economically; the others differentiate spikes by
     surrogates whose tails reach neurons far from their threshold. They are the beginning of the order in which
-    the worst case over 33 attacks on three networks fell fastest per pass; see results/snn-standard.
+    the worst case over 33 attacks on three networks fell fastest per pass.
 
+    Source: none; chosen by measurement, see results/snn-standard.
     Cost: at most 179 forwards and 174 backwards, less for every image that breaks; times the draws on a noisy
     network (10 unless `--eot` says otherwise).
 

@@ -57,8 +57,9 @@ class AdversarialInputs(Part):
 def at(eps: Fraction | None = None, steps: int = 2, alpha: Fraction | None = None) -> Defense:
     """Adversarial training on l_inf PGD-2 examples, random start.
 
-    On CIFAR: eps 2/255, alpha 1/255. Source: the lineage of SNN-RAT (Ding et al., NeurIPS 2022); the TGO paper states
-    "intensity 2/255 and k = 2". It is tested at 8/255: a deliberately weak baseline.
+    On CIFAR: eps 2/255, alpha 1/255. It is tested at 8/255: a deliberately weak baseline.
+
+    Source: the lineage of SNN-RAT (Ding et al., NeurIPS 2022); the TGO paper states "intensity 2/255 and k = 2".
 
     Args:
         eps: training budget in pixel units, of frames in units of their scale; None takes the data set's default.

@@ -40,7 +40,10 @@ class Triangular:
 
 @dataclass(frozen=True)
 class Rectangular:
-    """1/gamma where |x| < gamma/2, else 0 (STBP, Wu et al. 2018)."""
+    """1/gamma where |x| < gamma/2, else 0.
+
+    Source: STBP, Wu et al. 2018.
+    """
 
     name: ClassVar[str] = "rectangular"
     gamma: float = 1.0
@@ -51,7 +54,10 @@ class Rectangular:
 
 @dataclass(frozen=True)
 class ArcTan:
-    """(alpha/2) / (1 + (pi/2 alpha x)^2): heavy tails, never exactly zero (Fang et al. 2021)."""
+    """(alpha/2) / (1 + (pi/2 alpha x)^2): heavy tails, never exactly zero.
+
+    Source: Fang et al. 2021.
+    """
 
     name: ClassVar[str] = "arctan"
     alpha: float = 2.0
@@ -62,7 +68,10 @@ class ArcTan:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """alpha s (1 - s) with s = sigmoid(alpha x)."""
+    """alpha s (1 - s) with s = sigmoid(alpha x).
+
+    Source: none; the derivative of the sigmoid, in general use.
+    """
 
     name: ClassVar[str] = "sigmoid"
     alpha: float = 4.0
@@ -78,6 +87,8 @@ class Gaussian:
 
     With alpha = 1/sigma this is the exact derivative of a noisy neuron's firing
     probability in its noise-free membrane potential.
+
+    Source: none; closed form.
     """
 
     name: ClassVar[str] = "gaussian"

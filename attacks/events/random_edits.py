@@ -38,6 +38,7 @@ def random_edits(
     and polarity, or, where `max_shift` allows it, move a random event evenly within reach. Edits that a rule is
     against are drawn again.
 
+    Source: none; what any attack on events must beat.
     Cost: a forward pass for each try, none for one try. Tries are compared under the same draw of a noisy network's
     noise.
 

@@ -19,6 +19,7 @@ class Noiseless:
     gates after a layer (StoG) pass the expectation, each spike times its gate's probability.
     What an attacker who knows of the noise would do instead of drawing it.
 
+    Source: none; closed form.
     Cost: one further forward pass for each gradient, for the noisy network's own logits.
     """
 

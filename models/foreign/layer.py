@@ -240,7 +240,7 @@ class WholeLayer(ForeignLayer):
             raise ValueError(f"a {type(self.neuron).__name__} is called twice in one pass of its network")
         with torch.no_grad():
             spikes = type(self.neuron).forward(self.neuron, self._given)
-            v = _potentials(current.detach(), spikes, self.params.decay)
+            v = _potentials(current.detach(), spikes, self.decay)
         found: Tensor = _Given.apply(current, v, spikes, self.params, rule)
         self._record(v)
         return found

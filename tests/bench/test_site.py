@@ -1,15 +1,13 @@
 """The leaderboard's pages, as text and in a real browser."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Page, browser, needs_browser
 
 from bench.errors import BenchError
 from bench.leaderboard.rank import boards
@@ -17,7 +15,6 @@ from bench.leaderboard.site.build import write_site
 from bench.store import Store
 
 HOSTILE = "<script>document.title='broken'</script>\"><img src=x onerror=\"document.title='broken'\">"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +28,6 @@ def site(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     folder = tmp_path_factory.mktemp("site") / "leaderboard"
     return write_site(boards(store, rows), store, folder, measured / "checkpoints", measured).parent
-
-
-class Page(HTMLParser):
-    """Tags, links and text of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_folder_is_self_contained_and_its_links_lead_somewhere(site: Path) -> None:
@@ -136,24 +117,6 @@ def test_a_board_says_what_it_shows_and_what_it_leaves_out(site: Path, measured:
     folder = write_site(boards(store, [*odd, *more]), store, site.parent / "odd").parent
     for path in (folder / "index.html", next((folder / "entries").glob("at-*"))):
         assert "pgd3 on seed 1 is invalid" in Page(path).text
-
-
-def browser(scripts: bool = True) -> Any:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    flags = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
-    for flag in [*flags.split(), "disable-sync", f"user-data-dir={tempfile.mkdtemp()}", "window-size=1400,1000"]:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    if not scripts:
-        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    return webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-
-
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed")
 
 
 @pytest.fixture(scope="module")

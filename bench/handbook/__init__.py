@@ -1,0 +1,1 @@
+"""The pages of the documentation that the code writes itself: parts, public names, commands, measurements."""
