@@ -9,7 +9,9 @@ from models.random import uniform_like
 from models.shaped import ShapedLIF
 
 LEAST, TEMPERATURE = 0.1, 0.5
-_EDGE = 2.0**-24
+_EDGE = 1e-3
+"""The slope of the relaxation at u = p grows as 1/(1 - p): without an end a single draw throws theta out of [0.1, 1],
+and a gate thrown below stays as it is. The official code keeps its logits about as far from the ends."""
 
 
 class GatedLIF(ShapedLIF):
@@ -55,7 +57,7 @@ def gates(p: Tensor, u: Tensor) -> Tensor:
     """1 where u <= p, else 0; differentiated in p by the binary-concrete relaxation of temperature 0.5.
 
     With s = sigmoid((logit p - logit u) / 0.5) the derivative is ds/dp = s (1 - s) / (0.5 p (1 - p)), which is never
-    negative and goes to 0 for p -> 1.
+    negative, goes to 0 for p -> 1 at any u below 1, and is 0 at p = 1. Between 0.999 and 1 it is that of p = 0.999.
 
     Source: Maddison et al., ICLR 2017 (the Concrete distribution).
 
@@ -83,6 +85,6 @@ class _Gates(torch.autograd.Function):
         inside, drawn = p.clamp(max=1 - _EDGE), u.clamp(_EDGE, 1 - _EDGE)
         s = torch.sigmoid((inside.logit() - drawn.logit()) / TEMPERATURE)
         slope = s * (1 - s) / (TEMPERATURE * inside * (1 - inside))
-        # At p = 1 the clipped logit would leave a trace of the few numbers next to 1.
+        # A gate that is open for sure does not learn from draws that could not have closed it.
         slope = slope.masked_fill(p >= 1, 0)
         return (grads[0] * slope).flatten(0, 1).sum(0).to(p.dtype), None

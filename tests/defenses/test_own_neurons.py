@@ -42,7 +42,7 @@ def test_a_prior_closes_gates_in_the_first_half_and_leaves_them_in_the_second() 
     part.before_epoch(model, 0.0)
     penalty = part.penalty(step_of(model, 0.0))
     assert penalty is not None
-    assert float(penalty) == pytest.approx(0.01 * sum(layer.theta.numel() for layer in layers))
+    assert float(penalty.detach()) == pytest.approx(0.01 * sum(layer.theta.numel() for layer in layers))
     penalty.backward()
     for layer in layers:
         torch.testing.assert_close(layer.theta.grad, 0.02 * layer.theta.detach())

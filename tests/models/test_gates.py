@@ -48,11 +48,11 @@ def test_the_gradient_is_the_relaxation_s_and_points_the_right_way() -> None:
     assert ((exact > 0.8) & (exact < 1.6)).all()
 
 
-def test_closed_and_open_for_sure_have_finite_gradients() -> None:
+def test_no_single_draw_throws_a_probability_far() -> None:
     p = torch.tensor([0.1, 1 - 2.0**-24, 1.0], requires_grad=True)
     u = torch.tensor([2.0**-30, 2.0**-10, 0.5, 1 - 2.0**-24, 1.0]).view(1, 5, 1).expand(1, 5, 3)
     gates(p, u).sum().backward()
-    assert p.grad is not None and p.grad.isfinite().all()
+    assert p.grad is not None and (p.grad >= 0).all() and (p.grad <= 5 * 501).all()
     assert p.grad[2] == 0
 
 
