@@ -12,7 +12,7 @@ from bench.data.held_out import default_count
 from bench.errors import BenchError
 from bench.names import HELD_OUT, split_held_out, split_list
 from bench.plan import Plan, Request, make_plan
-from bench.spec import TrainSpec, identity_of
+from bench.spec import identity_of
 from bench.tuning.sampler import BATCH, SAMPLER_VERSION, STARTUP
 from bench.tuning.space import RECIPE, Space, space_for
 from defenses.base import Setting
@@ -93,8 +93,8 @@ def searches(request: Request, checkpoints: Path, data_dir: Path, count: int | N
         space = space_for(defense, setting, job.spec.recipe, recipe)
         settings = {
             "dataset": name, "held_out": len(dataset.x_test), "of": len(dataset.x_train) + len(dataset.x_test),
-            "defense": job.spec.defense_name, "fixed": fixed_of(request.recipe), "seed": job.spec.seed,
-            "attacks": [cell.attack.name for cell in job.cells],
+            "whole": not size, "defense": job.spec.defense_name, "fixed": fixed_of(request.recipe),
+            "seed": job.spec.seed, "attacks": [cell.attack.name for cell in job.cells],
             "budgets": sorted({f"{cell.attack.norm} {cell.attack.eps}" for cell in job.cells}),
             "n": job.cells[0].n, "draws": job.cells[0].draws, "training": identity_of(job.spec),
         }  # fmt: skip
@@ -110,13 +110,6 @@ def searches(request: Request, checkpoints: Path, data_dir: Path, count: int | N
 def fixed_of(recipe: Mapping[str, Any]) -> list[str]:
     """Of the recipe's searched fields those that the user decided."""
     return [name for name in RECIPE if recipe.get(name) is not None]
-
-
-def way_trained(spec: TrainSpec | Mapping[str, Any]) -> dict[str, Any]:
-    """How a network is trained, but for the seed and for which images are trained on and held out."""
-    plain = dict(spec) if isinstance(spec, Mapping) else dict(identity_of(spec))
-    recipe = {key: value for key, value in plain["recipe"].items() if key not in ("train_size", "holdout")}
-    return {key: value for key, value in plain.items() if key not in ("seed", "train_hash")} | {"recipe": recipe}
 
 
 def _check_names(request: Request) -> None:
