@@ -68,7 +68,7 @@ def held_out(dataset: Dataset, count: int | None = None, of: int | None = None) 
     most = size - _LEAST_TRAINED
     kept = default_count(size) if count is None else count
     if not 1 <= kept <= most:
-        if most < 1 or count is None:
+        if most < 1:
             raise BenchError(f"{size} training images of '{dataset.name}' are too few to hold some out; give more")
         raise BenchError(
             f"of {size} training images of '{dataset.name}' 1 to {most} can be held out, so that something is left to "
@@ -91,7 +91,7 @@ def held_out(dataset: Dataset, count: int | None = None, of: int | None = None) 
 
 def default_count(size: int) -> int:
     """How many of so many training images are held out if nobody says."""
-    return min(size // _SHARE, _MOST)
+    return max(1, min(size // _SHARE, _MOST))
 
 
 def numbers_of(head: str) -> tuple[int | None, int | None]:

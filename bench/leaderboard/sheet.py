@@ -44,7 +44,11 @@ def board_sheet(board: Board) -> Sheet:
     notes += [
         f"Left out of {entry.defense} ({entry.model}): {line}." for entry in board.entries for line in entry.left_out
     ]
-    notes += [f"Tuned: {entry.defense.partition(' (')[0]} ({entry.model}), {entry.tuned}." for entry in board.entries if entry.tuned]
+    notes += [
+        f"Tuned: {entry.defense.partition(' (')[0]} ({entry.model}), {entry.tuned}."
+        for entry in board.entries
+        if entry.tuned
+    ]
     notes += [f"Not ranked: {entry.defense} ({entry.model}) {entry.why}." for entry in board.entries if entry.why]
     heads = ("rank", "defense", "model", "worst case", "clean", "strongest", "above next", "seeds", "cost", "verdict")
     return Sheet(

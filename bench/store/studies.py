@@ -68,17 +68,12 @@ class Studies:
                 session.add(Study(key=key, settings=dict(settings), space=dict(space), run_id=run))
 
     @lasting
-    def add(self, key: str, trials: Sequence[TrialRow]) -> None:
+    def add(self, key: str, row: TrialRow) -> None:
         """Keep what was tried. A trial that is there already stays as it is: another process made the same one."""
+        values = {"setting": dict(row.values), "defense": row.defense, "cells": list(row.cells), "error": row.error}
         with self.store.writing() as session:
-            for row in trials:
-                if session.get(Trial, (key, row.number)) is None:
-                    session.add(
-                        Trial(
-                            study_key=key, number=row.number, setting=dict(row.values), defense=row.defense,
-                            cells=list(row.cells), error=row.error,
-                        )
-                    )  # fmt: skip
+            if session.get(Trial, (key, row.number)) is None:
+                session.add(Trial(study_key=key, number=row.number, **values))
 
     @lasting
     def trials(self, key: str) -> tuple[TrialRow, ...]:

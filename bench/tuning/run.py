@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bench.errors import BenchError
 from bench.plan import Plan, together
 from bench.scheduler import Report
+from bench.scheduler.dispatch import KILLED
 from bench.spec import key_of
 from bench.store import Store
 from bench.store.studies import Studies, StudyRow, TrialRow
@@ -43,7 +44,8 @@ def tune(search: Search, budget: int, store: Store, run: int, compute: RunBatch)
         what was found, and why it ended before the budget was spent: empty if it did not.
 
     Raises:
-        BenchError: the default cannot be planned, or the store can no longer be written.
+        BenchError: the default cannot be planned, workers were killed at a trial, or the store can no longer be
+            written.
     """
     studies = Studies(store)
     studies.begin(search.key, search.settings, search.space.as_json(), run)
@@ -61,8 +63,10 @@ def tune(search: Search, budget: int, store: Store, run: int, compute: RunBatch)
         plans = [one.plan for one in drawn if one.plan is not None]
         if plans:
             stopped = compute(search, range(missing[0], missing[-1] + 1), together(plans).known_to(store)).stopped
-        rows = [_row(studies, one, stopped=bool(stopped)) for one in drawn]
-        studies.add(search.key, [row for row in rows if row is not None])
+        for one in drawn:
+            row = _row(studies, one, stopped=bool(stopped))
+            if row is not None:
+                studies.add(search.key, row)
     return found(store, study_of(store, search.key), budget), stopped
 
 
@@ -101,6 +105,7 @@ def _row(studies: Studies, drawn: _Drawn, *, stopped: bool) -> TrialRow | None:
         error = studies.why([*keys, *(job.weights_key for job in drawn.plan.jobs)])
         if error is None and stopped:
             return None
-        if error is None:
-            raise BenchError(f"trial {drawn.number} was not finished; run the same command again")
+        if error is None or KILLED in error:
+            # Not the setting's fault, so it is not spent.
+            raise BenchError(f"trial {drawn.number} was not finished: {error or 'no reason is stored'}")
     return TrialRow(drawn.number, drawn.values, drawn.defense, tuple(keys), error)
