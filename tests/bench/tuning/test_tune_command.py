@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from support import ROOT, Run, environment
+from typer.testing import CliRunner
+
+from bench.cli import app
 
 pytest.importorskip("optuna")
 
@@ -26,64 +31,74 @@ def shown(marker: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in block.splitlines()]
 
 
-def test_the_guide_s_commands_run_and_say_what_the_guide_says(bench: Run, tmp_path: Path) -> None:
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run `bench ARGUMENTS` in this process, which has imported everything, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)], prog_name="bench")
+
+
+def test_the_guide_s_commands_run_and_say_what_the_guide_says(call: Call, tmp_path: Path) -> None:
     search, run, table = shown("tune")
-    searched = bench(*search, *QUICK, "--budget", "2")
-    assert searched.returncode == 0, searched.stderr
+    searched = call(*search, *QUICK, "--budget", "2")
+    assert searched.exit_code == 0, searched.stderr
     assert "vanilla: trial 0 to 1 of 2" in searched.stderr and "at: trial 0 to 1 of 2" in searched.stderr
     assert "20 of 20 held-out images, 80 trained on" in searched.stdout
     options = "-a pgd10 --model tiny --epochs 1 --train-size 100"
     assert f"bench run -d at --tuned {options}\n" in searched.stdout
-    missing = bench(*run, *QUICK, "-n", "20", "-T", "3")
-    assert missing.returncode == 2
-    assert "first: bench tune -d vanilla --budget 20 --model tiny -T 3 --epochs 1" in missing.stderr
-    done = bench(*run, *QUICK, "-n", "20", "--json")
-    assert done.returncode == 0, done.stderr
+    missing = call(*run, *QUICK, "-n", "20", "-T", "3")
+    assert missing.exit_code == 2
+    assert "first: bench tune -d vanilla --budget 20 --model tiny --time-steps 3 --epochs 1" in missing.stderr
+    done = call(*run, *QUICK, "-n", "20", "--json")
+    assert done.exit_code == 0, done.stderr
     cells = json.loads(done.stdout)["cells"]
     assert [cell["dataset"] for cell in cells] == ["digits"] * 2
     assert all("(tuned: best of 2 trials; " in cell["defense"] for cell in cells)
-    note = bench(*table).stdout
+    note = call(*table).stdout
     assert "best of 2 trials; " in note and "on 20 held-out training images" in note
     assert "held-out:" not in note
-    everything = bench("ls", "runs", "--json")
+    everything = call("ls", "runs", "--json")
     assert {cell["key"] for cell in json.loads(everything.stdout)} == {cell["key"] for cell in cells}
-    assert "best of 2 trials; " in bench("leaderboard").stdout
-    studies, one, lines = (bench(*command) for command in shown("show"))
+    assert "best of 2 trials; " in call("leaderboard").stdout
+    studies, one, lines = (call(*command) for command in shown("show"))
     assert [word in studies.stdout for word in ("vanilla", "at", "tiny, T 4", "pgd10")] == [True] * 4
     assert "Best: trial" in one.stdout and "at.eps" in one.stdout
-    assert lines.returncode == 0
+    assert lines.exit_code == 0
     trials = list(csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text())))
     assert [(line["defense"], line["trial"]) for line in trials] == [
         ("vanilla", "0"), ("vanilla", "1"), ("at", "0"), ("at", "1"),
     ]  # fmt: skip
     key = trials[3]["cells"]
-    again = bench("show", key[:12], "--repeat", "--json")
+    again = call("show", key[:12], "--repeat", "--json")
     assert json.loads(again.stdout)["exact"], again.stdout
 
 
-def test_killed_and_continued_it_finds_what_two_workers_find_undisturbed(
-    bench: Run, tiny_npz: Path, tmp_path: Path
+def test_killed_and_continued_by_two_workers_it_finds_what_one_finds_undisturbed(
+    bench: Run, call: Call, tiny_npz: Path, tmp_path: Path
 ) -> None:
     command = ["tune", "-d", "mc", "-a", "pgd3", "--dataset", str(tiny_npz), "--model", "cnn-small", "--epochs", "2"]
     command += ["--budget", "3", "--json"]
-    whole = bench(*command, "--workers", "2", "--results", "whole")
-    assert whole.returncode == 0, whole.stderr
-    for checkpoints in (1, 2):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench", *command],
-            cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("results/checkpoints/*.safetensors"))) < checkpoints:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    continued = bench(*command)
+    whole = call(*command, "--results", "whole")
+    assert whole.exit_code == 0, whole.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *command],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("results/checkpoints/*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    continued = bench(*command, "--workers", "2")
     assert continued.returncode == 0, continued.stderr
     assert json.loads(continued.stdout) == json.loads(whole.stdout)
     # All of it is answered from the store the second time.
-    again = bench(*command)
+    again = call(*command)
     assert "training" not in again.stderr and again.stdout == continued.stdout
 
 
@@ -98,22 +113,22 @@ def test_killed_and_continued_it_finds_what_two_workers_find_undisturbed(
     ],
     ids=str,
 )
-def test_mistakes_are_one_line(bench: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
-    done = bench("tune", *arguments)
-    assert done.returncode == 2
+def test_mistakes_are_one_line(call: Call, tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = call("tune", *arguments)
+    assert done.exit_code == 2
     assert says in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
 
-def test_a_plan_computes_nothing(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
-    done = bench("tune", "-d", "at,vanilla", "--budget", "7", "--dataset", tiny_npz, *QUICK[:4], "--plan")
-    assert done.returncode == 0, done.stderr
+def test_a_plan_computes_nothing(call: Call, tiny_npz: Path, tmp_path: Path) -> None:
+    done = call("tune", "-d", "at,vanilla", "--budget", "7", "--dataset", tiny_npz, *QUICK[:4], "--plan")
+    assert done.exit_code == 0, done.stderr
     assert "at: 7 trials, 0 stored; trained on 77 images, judged on 19 held out" in done.stdout
     assert "  at.eps: 1/255, 2/255, 4/255, 8/255\n" in done.stdout
     assert not (tmp_path / "results").exists()
 
 
-def test_time_that_is_spent_ends_it_and_says_how_it_goes_on(bench: Run, tiny_npz: Path) -> None:
+def test_time_that_is_spent_ends_it_and_says_how_it_goes_on(call: Call, tiny_npz: Path) -> None:
     command = [
         "tune",
         "--budget",
@@ -127,11 +142,11 @@ def test_time_that_is_spent_ends_it_and_says_how_it_goes_on(bench: Run, tiny_npz
         "--epochs",
         "1",
     ]
-    stopped = bench(*command, "--max-forwards", "1")
-    assert stopped.returncode == 3
+    stopped = call(*command, "--max-forwards", "1")
+    assert stopped.exit_code == 3
     assert (
         "stopped: --max-forwards 1 are spent" in stopped.stderr and "Continue with the same command" in stopped.stderr
     )
-    done = bench(*command, "--json")
-    assert done.returncode == 0, done.stderr
+    done = call(*command, "--json")
+    assert done.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)[0]["trials"]) == 2
