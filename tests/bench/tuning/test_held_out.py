@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data import Dataset, load_dataset
@@ -32,6 +32,7 @@ def ids(x: torch.Tensor) -> list[int]:
     return [round(float(value) * 4096) for value in x[:, 0, 0, 0]]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_the_two_parts_are_the_training_set_and_nothing_else(data: st.DataObject) -> None:
     total = data.draw(st.integers(3, 200))
