@@ -2,16 +2,20 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from attacks.threat import format_eps
+from bench.names import split_held_out
 from bench.plan import STEPS, STOCHASTIC_DRAWS
 from bench.registry import DATASETS
+from bench.spec import Recipe
 from bench.store import CellRow
 from models.neurons import NeuronSpec
 
+_USUAL_DECAY = Recipe(epochs=1, batch_size=2).weight_decay
 Origins = Mapping[str, Mapping[str, Any]]
 """What the store knows of the run that measured each cell, from `Store.origins`."""
 
@@ -140,6 +144,8 @@ def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any], origins: Origi
     for name in ("epochs", "batch_size", "lr", "train_size"):
         if recipe.get(name):
             options[f"--{name.replace('_', '-')}"] = str(recipe[name])
+    if recipe.get("weight_decay", _USUAL_DECAY) != _USUAL_DECAY:
+        options["--weight-decay"] = str(recipe["weight_decay"])
     if recipe.get("arithmetic") == "bf16":
         options["--train-bf16"] = ""
     if recipe.get("arithmetic") == "reference":
@@ -149,7 +155,10 @@ def _options(cells: Sequence[CellRow], recipe: Mapping[str, Any], origins: Origi
 
 def _dataset(row: CellRow, origin: Mapping[str, Any]) -> str:
     """What to call a cell's data set: a file of the user's goes by its path, which only the command has."""
-    named = typed(origin, "--dataset")[-1:]
+    head, inner = split_held_out(row.dataset)
+    if head:
+        return head + _dataset(replace(row, dataset=inner), origin)
+    named = [split_held_out(name)[1] for name in typed(origin, "--dataset")[-1:]]
     if named and (Path(named[0]).stem == row.dataset or row.dataset not in DATASETS):
         return named[0]
     return row.dataset if row.dataset in DATASETS else f"{row.dataset}.npz"

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from attacks.threat import parse_eps
 from bench.errors import BenchError
 
+HELD_OUT = "held-out:"
+"""Begins the name of a dataset whose test set is a held-out part of a training set (`bench.data.held_out`)."""
+
 
 def parse_eps_text(text: str) -> str:
     """The exact form in which an eps is stored: `0.15` is `3/20`.
@@ -44,3 +47,12 @@ def without(parameter: str, name: str) -> str:
     """An attack's name without one of its parameters."""
     attack, at, gradient = name.partition("@")
     return re.sub(rf"\b{parameter}=[^,]+,?", "", attack).rstrip(":,") + at + gradient
+
+
+def split_held_out(name: str) -> tuple[str, str]:
+    """What a dataset's name begins with where it is held out of a training set, and the name of the dataset itself.
+
+    `held-out:200-of-1000:digits` is (`held-out:200-of-1000:`, `digits`); of another name the first is empty.
+    """
+    found = re.match(rf"{HELD_OUT}(?:\d+(?:-of-\d+)?:)?", name)
+    return (found[0], name[found.end() :]) if found else ("", name)

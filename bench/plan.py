@@ -61,6 +61,7 @@ class Request:
         attack_seed: selects the attacks' random numbers.
         recipe: overrides of the training recipe.
         weights: evaluate this checkpoint instead of training.
+        note: set behind the defense's name where results are shown.
     """
 
     defenses: Sequence[str] = ()
@@ -81,6 +82,7 @@ class Request:
     attack_seed: int = 0
     recipe: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,14 @@ class Plan:
         return [cell for cell in self.cells if key_of(cell) not in self.stored]
 
 
-def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
+def make_plan(request: Request, checkpoints: Path, data_dir: Path, loaded: Dataset | None = None) -> Plan:
     """Resolve a request completely, before anything is computed.
 
     Args:
         request: what the user asked for.
         checkpoints: folder of trained weights.
         data_dir: folder of downloaded datasets.
+        loaded: the request's dataset, where the caller has it already.
 
     Raises:
         BenchError: anything in the request is unknown, unreadable, contradictory or out of range.
@@ -190,7 +193,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
     except ValueError as error:
         raise BenchError(str(error)) from error
 
-    dataset = load_dataset(request.dataset, data_dir)
+    dataset = loaded or load_dataset(request.dataset, data_dir)
     protocol = dataset.protocol
     model_name = request.model or protocol.model
     recipe = _recipe(protocol.recipe, request.recipe, dataset)
@@ -229,7 +232,7 @@ def make_plan(request: Request, checkpoints: Path, data_dir: Path) -> Plan:
                 train_hash=dataset.train_hash,
                 seed=seed,
                 log_eps=protocol.eps,
-                defense_name=given.label(defense) if given else defense.name,
+                defense_name=given.label(defense) if given else defense.name + request.note,
                 dataset=dataset.name,
                 fingerprint=_plugin_fingerprint(settled),
             )
@@ -540,6 +543,7 @@ def _recipe(base: Recipe, overrides: Mapping[str, Any], dataset: Dataset) -> Rec
         ("--epochs", recipe.epochs, recipe.epochs >= 1, "at least 1"),
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "at least 2"),
         ("--lr", recipe.lr, 0 < recipe.lr < math.inf, "positive"),
+        ("--weight-decay", recipe.weight_decay, 0 <= recipe.weight_decay < math.inf, "at least 0"),
         ("--train-size", recipe.train_size, 0 <= recipe.train_size <= total, f"in [0, {total}], the training set"),
         ("--train-size", train_size, recipe.holdout < train_size, f"above the {recipe.holdout} images held out"),
     )

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from bench.again import spellings, typed
 from bench.errors import BenchError
+from bench.names import split_held_out
 from bench.plan import Plan, TrainJob
 from bench.provenance import code_version, device_name, package_versions
 from bench.registry import DATASETS
@@ -114,14 +115,13 @@ def _came_from(imported: Mapping[str, Any]) -> str:
 
 def _not_at_hand(row: CellRow, origin: Mapping[str, Any]) -> str:
     """A registered data set that would have to be fetched first: too much for a question. Empty if it is here."""
-    if row.dataset not in DATASETS or not DATASETS.entry(row.dataset).builtin:
+    name = split_held_out(row.dataset)[1]
+    if name not in DATASETS or not DATASETS.entry(name).builtin:
         return ""
     folder = (typed(origin, "--data-dir") or [os.environ.get("BENCH_DATA", "data")])[-1]
-    if DATASETS.get(row.dataset).at_hand(Path(folder)):
+    if DATASETS.get(name).at_hand(Path(folder)):
         return ""
-    return (
-        f"{row.dataset} is not in '{folder}', so whether its images are the same is not known; the command fetches it"
-    )
+    return f"{name} is not in '{folder}', so whether its images are the same is not known; the command fetches it"
 
 
 def _notes(origin: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[str]:

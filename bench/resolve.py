@@ -37,11 +37,16 @@ def parse_defense(text: str) -> Defense:
     Raises:
         BenchError: unknown name or hyper-parameter, unreadable value, or a sum whose terms conflict.
     """
-    terms = [_defense_term(term) for term in re.split(r"\+(?=[A-Za-z])", text)]
+    terms = [_defense_term(term) for term in defense_terms(text)]
     try:
         return sum(terms[1:], start=terms[0])
     except ConflictError as error:
         raise BenchError(f"defense '{text}': {error}") from error
+
+
+def defense_terms(text: str) -> list[str]:
+    """The summands of a defense as they are typed: `mc:lam_max=1e+2+at` is [`mc:lam_max=1e+2`, `at`]."""
+    return re.split(r"\+(?=[A-Za-z])", text)
 
 
 def _defense_term(text: str) -> Defense:

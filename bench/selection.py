@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import BenchError
-from bench.names import parse_eps_text, split_list, without_eot
+from bench.names import HELD_OUT, parse_eps_text, split_list, without_eot
 from bench.store import CellRow, Store
 
 
@@ -30,7 +30,8 @@ def chosen_cells(
     Raises:
         BenchError: nothing fits; the message says which name is unknown to the store, if one is.
     """
-    stored, finished = store.names(status), "finished " if status == "done" else ""
+    held_out = (dataset or "").startswith(HELD_OUT)
+    stored, finished = store.names(status, held_out=held_out), "finished " if status == "done" else ""
     columns: dict[str, Any] = {"dataset": dataset, "model": model, "norm": norm, "seed": seed}
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:

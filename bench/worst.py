@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.base import Attack
 from bench.canonical import canonical_json
 from bench.outcome import Outcome
 from bench.registry import ATTACKS
 from bench.statistics import Rate, wilson, worst_case
 from bench.store import CellRow, Store
+
+if TYPE_CHECKING:
+    from attacks.base import Attack
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,14 @@ def _learns(progress: float) -> bool:
 def stog(gamma: float = 5e-6) -> Defense:
     """Random gates after every spiking layer, with learnt probabilities.
 
-    Source: StoG, Ding et al., AAAI 2024, and its official code: a gate for each neuron, step and image, open with
-    p = clip(theta, 0.1, 1), also at test time; a prior on theta for 100 of 200 epochs, after which it is kept; no
-    weight decay on theta. The paper's neuron has decay 1 and T 8, and its adversarial training is FGSM:
-    nearly `stog+at:steps=1,alpha=2/255` on CIFAR, where `at` starts anywhere in the ball. Three things differ: theta takes part in the one optimiser, the gradient of
-    the loss in theta has the sign and the size of the chain rule (see `models.gates`), and the last training epoch is
-    taken. How far the gates close depends on the number of updates: with the published gamma a theta moves by 5e-6
-    times ten learning rates in each, so that in a short training all gates stay nearly open.
+    Source: StoG, Ding et al., AAAI 2024, and its official code: a gate for each neuron, step and image, open with p =
+    clip(theta, 0.1, 1), also at test time; a prior on theta for 100 of 200 epochs, after which it is kept; no weight
+    decay on theta. The paper's neuron has decay 1 and T 8, and its adversarial training is FGSM: nearly
+    `stog+at:steps=1,alpha=2/255` on CIFAR, where `at` starts anywhere in the ball. Three things differ: theta takes
+    part in the one optimiser, the gradient of the loss in theta has the sign and the size of the chain rule (see
+    `models.gates`), and the last training epoch is taken. How far the gates close depends on the number of updates:
+    with the published gamma a theta moves by 5e-6 times ten learning rates in each, so that in a short training all
+    gates stay nearly open.
 
     Args:
         gamma: weight of the prior, at least 0.

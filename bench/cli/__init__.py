@@ -29,6 +29,7 @@ from bench.cli import (
     status,
     table,
     truth,
+    tune,
     variance,
     worst,
 )
@@ -98,6 +99,7 @@ def _bench(
 
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
+app.command("tune")(tune.tune)
 app.command("status")(status.status)
 app.command("cancel")(status.cancel)
 app.command("ls")(list_.list_)

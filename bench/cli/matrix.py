@@ -4,11 +4,11 @@ import functools
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from bench.cli import options as o
 from bench.errors import BenchError
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from bench.scheduler import Budget, Crew
 
 
-_ONCE = ("defenses", "attacks", "preset", "weights", "max_time", "max_forwards", "as_json")
+_ONCE = ("defenses", "attacks", "preset", "weights", "tuned", "max_time", "max_forwards", "as_json")
 """Options that belong to one command, and not to the next that is worth trying."""
+_OF_THE_TEST = ("count", "draws", "seeds")
+"""Options of a measurement that are not those of a search for what is to be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Matrix:
     epochs: o.Epochs = None
     batch_size: o.BatchSize = None
     lr: o.LearningRate = None
+    weight_decay: o.WeightDecay = None
+    tuned: o.Tuned = False
     train_size: o.TrainSize = None
     train_bf16: o.TrainBf16 = False
     workers: o.Workers = None
@@ -82,7 +86,15 @@ class Matrix:
         from bench.plan import make_plan, together
 
         o.load_plugins(self.plugins)
-        return together([make_plan(request, self.checkpoints, self.data_dir) for request in self._requests()])
+        requests = self.requests()
+        if self.tuned:
+            from bench.tuning.chosen import tuned
+
+            opened = o.open_existing_store(self.results, self.store)
+            options = self.protocol_options(without=_OF_THE_TEST)
+            found = (tuned(one, opened, self.checkpoints, self.data_dir, options) for one in requests)
+            requests = [request for each in found for request in each]
+        return together([make_plan(request, self.checkpoints, self.data_dir) for request in requests])
 
     def crew(self, device: "torch.device") -> "Crew":
         """Who is to work.
@@ -136,13 +148,17 @@ class Matrix:
         """What a command needs in addition to find this store, as typed; begins with a space or is empty."""
         return _typed(("--results", self.results, o.DEFAULT_RESULTS), ("--store", self.store, None))
 
-    def protocol_options(self) -> str:
-        """Every option that was typed, except those that say which defenses and attacks to run."""
+    def protocol_options(self, without: Sequence[str] = ()) -> str:
+        """Every option that was typed, except those that say which defenses and attacks to run.
+
+        Args:
+            without: fields that are left out too.
+        """
         parts = []
         hints = get_type_hints(Matrix, include_extras=True)
-        for f in fields(self):
+        for f in fields(Matrix):
             value = getattr(self, f.name)
-            if value == f.default or f.name in _ONCE:
+            if value == f.default or f.name in (*_ONCE, *without):
                 continue
             option = hints[f.name].__metadata__[0]
             # The first declaration given to typer.Option arrives as its default.
@@ -151,7 +167,7 @@ class Matrix:
                 parts.append(f" {name}" if item is True else f" {name} {shlex.quote(masked(str(item)))}")
         return "".join(parts)
 
-    def _requests(self) -> "list[Request]":
+    def requests(self) -> "list[Request]":
         """What was typed; a preset may be several matrices."""
         from bench.plan import Request
         from bench.presets import preset
@@ -186,6 +202,7 @@ class Matrix:
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "lr": self.lr,
+            "weight_decay": self.weight_decay,
             "train_size": self.train_size,
             "arithmetic": None if self.weights else "bf16" if self.train_bf16 else slow,
         }
@@ -254,18 +271,29 @@ def matrix_of(command: str) -> Matrix:
     return read[0]
 
 
+Typed = TypeVar("Typed", bound=Matrix)
+
+
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
     """Give a command every field of `Matrix` as an option."""
+    return takes(Matrix)(command)
 
-    @functools.wraps(command)
-    def wrapper(**typed: Any) -> None:
-        command(Matrix(**typed))
 
-    hints = get_type_hints(Matrix, include_extras=True)
+def takes(kind: type[Typed]) -> Callable[[Callable[[Typed], None]], Callable[..., None]]:
+    """Give a command every field of `Matrix`, or of what is made of it, as an option."""
+    hints = get_type_hints(kind, include_extras=True)
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(Matrix)
+        for f in fields(kind)
     ]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = hints
-    return wrapper
+
+    def give(command: Callable[[Typed], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapper(**typed: Any) -> None:
+            command(kind(**typed))
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = hints
+        return wrapper
+
+    return give

@@ -325,6 +325,20 @@ LearningRate = Annotated[
     float | None,
     typer.Option("--lr", metavar="X", help="Learning rate at the start of the cosine; 0.1.", rich_help_panel=_TRAINING),
 ]
+WeightDecay = Annotated[
+    float | None,
+    typer.Option(
+        "--weight-decay", metavar="X", help="Of SGD, unless the defense decides it; 0.0005.", rich_help_panel=_TRAINING
+    ),
+]
+Tuned = Annotated[
+    bool,
+    typer.Option(
+        "--tuned",
+        help="Each defense with the values that bench tune found best for exactly this training.",
+        rich_help_panel=_TRAINING,
+    ),
+]
 TrainBf16 = Annotated[
     bool,
     typer.Option(
@@ -375,6 +389,24 @@ Device = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="INT", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE),
+]
+TuneBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget",
+        metavar="INT",
+        help="Trials of each defense, which are trainings; the default setting is the first. A larger one continues.",
+        rich_help_panel=_WHAT,
+    ),
+]
+HeldOut = Annotated[
+    int | None,
+    typer.Option(
+        "--held-out",
+        metavar="INT",
+        help="Training images that settings are judged on and not trained on; a fifth, and 5,000 at most, if not given.",
+        rich_help_panel=_PROTOCOL,
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -61,6 +61,7 @@ class Entry:
         version, commit, dirty, device: of the code and machine that measured it.
         repeat: the command that measures it again.
         submitted: what a submission says of itself (`by`, `paper`, `url`), empty for our own runs.
+        tuned: the search whose winner it is, in words; empty if it is none's.
     """
 
     rank: int | None
@@ -86,6 +87,7 @@ class Entry:
     device: str
     repeat: str
     submitted: Mapping[str, Any]
+    tuned: str = ""
 
 
 @dataclass(frozen=True)

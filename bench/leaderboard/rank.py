@@ -13,10 +13,12 @@ from bench.again import commands
 from bench.errors import BenchError
 from bench.leaderboard.entry import DIVISIONS, Board, Entry, Seed
 from bench.leaderboard.met import Networks, meets, met, usual
-from bench.names import without_eot
+from bench.names import HELD_OUT, without_eot
 from bench.report.doubt import reasons
 from bench.statistics import Rate, SeedMean, compare_pairs, holm, over_seeds, welch, wilson
 from bench.store import CellRow, Store
+from bench.tuning.notes import tuned_words, winners
+from bench.tuning.result import Found
 from bench.ways import is_noisy, way_of
 from bench.worst import passes_of, worst_of
 
@@ -45,14 +47,16 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
     Returns:
         boards, by division, data set and budget.
     """
-    trained, origins = store.trained(), store.origins()
+    trained, origins, of = store.trained(), store.origins(), winners(store, rows)
     groups: dict[tuple[str, ...], list[CellRow]] = {}
     for row in rows:
         # One draw of a noisy network is luck, and no expectation.
         lucky = is_noisy(row) and row.draws < 2
         # Rounding to bfloat16 moves what an attack finds; the reference is there to be compared with, not to rank.
         rounded = row.spec["attack"].get("arithmetic", "fast") != "fast"
-        if row.summary is None or row.spec["attack"]["family"] == "clean" or lucky or rounded:
+        # What settings were chosen on is no result.
+        chosen_on = row.dataset.startswith(HELD_OUT)
+        if row.summary is None or row.spec["attack"]["family"] == "clean" or lucky or rounded or chosen_on:
             continue
         measured = (row.dataset, str(row.spec["test_hash"]), str(row.n), str(row.draws), row.norm, row.eps)
         groups.setdefault((division_of(row), *measured), []).append(row)
@@ -61,7 +65,10 @@ def boards(store: Store, rows: Sequence[CellRow], required: Sequence[str] = ()) 
         ways = _ways(cells, trained, origins)
         asked = map(without_eot, required) if division == "deterministic" else required
         needed = tuple(dict.fromkeys(asked)) or usual(ways.values())
-        entries = [_entry(store, way, networks, needed, trained, origins) for way, networks in ways.items()]
+        entries = [
+            replace(_entry(store, way, networks, needed, trained, origins), tuned=_tuned(networks, of))
+            for way, networks in ways.items()
+        ]
         # The same network stands on the boards of several budgets, with a page of its own for each.
         place = hashlib.sha256("|".join((division, dataset, test_hash, n, draws, norm, eps)).encode()).hexdigest()[:4]
         entries = [replace(entry, slug=f"{entry.slug}-{place}") for entry in entries]
@@ -157,6 +164,10 @@ def _entry(
         device=str(origin.get("device") or "?"), repeat=commands(cells, recipe, origins),
         submitted=_submitted(cells, origins),
     )  # fmt: skip
+
+
+def _tuned(networks: Networks, of: Mapping[str, Found]) -> str:
+    return next((tuned_words(of[key]) for key in networks if key in of), "")
 
 
 def _left_out(networks: Networks, needed: Sequence[str], shown: Sequence[CellRow]) -> list[str]:

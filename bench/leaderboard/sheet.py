@@ -44,6 +44,11 @@ def board_sheet(board: Board) -> Sheet:
     notes += [
         f"Left out of {entry.defense} ({entry.model}): {line}." for entry in board.entries for line in entry.left_out
     ]
+    notes += [
+        f"Tuned: {entry.defense.partition(' (')[0]} ({entry.model}), {entry.tuned}."
+        for entry in board.entries
+        if entry.tuned
+    ]
     notes += [f"Not ranked: {entry.defense} ({entry.model}) {entry.why}." for entry in board.entries if entry.why]
     heads = ("rank", "defense", "model", "worst case", "clean", "strongest", "above next", "seeds", "cost", "verdict")
     return Sheet(
@@ -99,6 +104,7 @@ def entry_line(board: Board, entry: Entry) -> dict[str, Any]:
         "worst_per_seed": " ".join(f"{value:.6f}" for value in entry.worst.values),
         "weights": " ".join(str(seed.weights.get("sha256", "?")) for seed in entry.seeds),
         "test_set": board.test_hash, "repeat": entry.repeat, "submitted_by": entry.submitted.get("by"),
+        "tuned": entry.tuned or None,
     }  # fmt: skip
     names = dict.fromkeys([*board.required, *(row.attack for seed in entry.seeds for row in seed.cells)])
     for name in names:

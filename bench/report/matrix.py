@@ -20,6 +20,7 @@ from bench.report.sheet import Piece, Sheet, rate_piece
 from bench.statistics import Rate
 from bench.statistics.edits import edit_summary
 from bench.store import CellRow, Store
+from bench.tuning.notes import tuning_note
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
@@ -164,11 +165,11 @@ def sheet_of(table: Matrix, store: Store | None = None) -> Sheet:
             places[kept].itertuples(index=False), table.rates.index, table.rates.to_numpy(), strict=True
         )
     )
-    note = footnote(table.cells)
+    notes = (footnote(table.cells), _changed(table.cells, store), tuning_note(store, table.cells))
     words = len(kept)
     return Sheet(
         (*kept, *map(str, table.rates.columns)), rows, words, caption=_caption(table, places, constant),
-        notes=tuple(filter(None, (note, _changed(table.cells, store)))), label="robust-accuracy",
+        notes=tuple(filter(None, notes)), label="robust-accuracy",
     )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from bench.store import Store
 
 _AGAIN = 1.0
 """Seconds until what another run holds is asked for again."""
+KILLED = "workers were killed at it"
+"""In the error of what nobody could finish: that says something of the machine, and maybe nothing of the task."""
 _ATTEMPTS = 2
 """A task that killed so many workers is not given to another."""
 
@@ -150,7 +152,7 @@ class Dispatcher:
             self._push(replace(task, batch=max(8, (task.batch or CHUNK) // 4)) if task.cells else task)
             return
         error = (
-            f"{attempts} workers were killed at it ({why}); if memory ran out, use fewer --workers, a smaller "
+            f"{attempts} {KILLED} ({why}); if memory ran out, use fewer --workers, a smaller "
             "--batch-size for training, or a larger machine"
         )
         key = task.job.weights_key

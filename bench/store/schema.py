@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD = "0005"
+HEAD = "0006"
 """The migration that produces these tables."""
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
@@ -190,3 +190,27 @@ class Audit(Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
     __table_args__ = (Index("ix_audits_network", "weights_key", "model_hash", "norm"),)
+
+
+class Study(Base):
+    """One search over the settings of a defense; its trials are cells on a held-out part of a training set."""
+
+    __tablename__ = "studies"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    space: Mapped[dict[str, Any]] = mapped_column(JSON)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class Trial(Base):
+    """One setting that a search tried. It is written once, when its cells are finished or cannot be."""
+
+    __tablename__ = "trials"
+    study_key: Mapped[str] = mapped_column(ForeignKey("studies.key", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    setting: Mapped[dict[str, Any]] = mapped_column(JSON)
+    defense: Mapped[str] = mapped_column(String(400))
+    cells: Mapped[list[str]] = mapped_column(JSON)
+    error: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)

@@ -13,6 +13,7 @@ from bench.audit.cell import judge_cell, majority_hits
 from bench.audit.finding import Finding
 from bench.audit.join import AuditRow, hash_of_model
 from bench.errors import BenchError, ConflictingResultError, LeaseLostError
+from bench.names import HELD_OUT
 from bench.outcome import Flag, Outcome
 from bench.secret import masked
 from bench.store.engine import open_engine, options
@@ -270,27 +271,32 @@ class Store:
     def cells(self, /, **equal: Any) -> list[CellRow]:
         """All stored cells, oldest first, whose columns equal the given values.
 
+        Those on a held-out part of a training set are no results: they come only to who names their dataset, their key
+        or their weights.
+
         Args:
             equal: a value for a column, or a list of those that it may have; None does not choose.
         """
         wanted = {name: value for name, value in equal.items() if value is not None}
         with self.reading() as session:
+            where = [] if {*wanted} & {"dataset", "key", "weights_key"} else [~Cell.dataset.startswith(HELD_OUT)]
             if {*wanted} - {"status", "key", "weights_key"}:
                 wanted |= _along_the_index(session, wanted)
-            where = [_is(getattr(Cell, name), value) for name, value in wanted.items()]
+            where += [_is(getattr(Cell, name), value) for name, value in wanted.items()]
             return read_rows(session, self.target, *where, order=(Cell.created, Cell.key))
 
     @lasting
-    def names(self, status: str | None = DONE) -> list[Names]:
+    def names(self, status: str | None = DONE, *, held_out: bool = False) -> list[Names]:
         """What the stored cells are called.
 
         Args:
             status: of the cells that count; None for all.
+            held_out: whether those on held-out parts of training sets are meant, and not the others.
         """
         query = sa.select(Cell.dataset, Cell.model, Cell.defense, Cell.attack).distinct()
         with self.reading() as session:
             found = session.execute(query if status is None else query.where(Cell.status == status)).all()
-        return sorted(map(Names._make, found))
+        return sorted(name for name in map(Names._make, found) if name.dataset.startswith(HELD_OUT) == held_out)
 
     @lasting
     def kinds(self, status: str | None = DONE, keys: Iterable[str] | None = None) -> list[Kind]:
@@ -298,11 +304,12 @@ class Store:
 
         Args:
             status: of the cells that count; None for all.
-            keys: of the cells that count; all if not given.
+            keys: of the cells that count; all if not given, but for those on held-out parts of training sets.
         """
         columns = (Cell.dataset, Cell.model, Cell.defense, Cell.attack, Cell.status, Cell.verdict)
         query = sa.select(*columns, sa.func.count()).group_by(*columns)
         query = query if status is None else query.where(Cell.status == status)
+        query = query.where(~Cell.dataset.startswith(HELD_OUT)) if keys is None else query
         asked = [query] if keys is None else [query.where(Cell.key.in_(part)) for part in _parts(sorted(set(keys)))]
         counts = Counter[Any]()
         with self.reading() as session:

@@ -265,7 +265,7 @@ def test_candidates_that_were_counted_per_draw_are_counted_again(file_store: Sto
     with file_store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE cells SET robust_any_hits = 1")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
-        for table in ("leases", "workers", "campaigns", "failures"):
+        for table in ("trials", "studies", "leases", "workers", "campaigns", "failures"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("ALTER TABLE cells DROP COLUMN batch")
         connection.exec_driver_sql("ALTER TABLE chunks DROP COLUMN run_id")
