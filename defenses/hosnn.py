@@ -76,7 +76,6 @@ def hosnn(tau: float = 5.0) -> Defense:
     Source: HoSNN, Geng and Li, TMLR 2025 (arXiv 2308.10373), and its official code. The paper's networks are trained
     with FGSM at 2/255, nearly `hosnn+at:steps=1,alpha=2/255` on CIFAR, where `at` starts anywhere in the ball. What
     differs from it:
-
     - One run in place of three: plain LIF in the first half of the epochs, TA-LIF with the same weights in the second.
     - The trajectory is each layer's mean potential on clean training images, augmented, in eval mode, over the last
       plain epoch, in which the weights still move. The official code averages the synaptic output in its place; the

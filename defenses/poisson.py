@@ -39,7 +39,8 @@ class PoissonEncoding(Part):
 def poisson() -> Defense:
     """Poisson (rate) encoding: at each step a pixel fires with the probability of its value.
 
-    A noisy network: it is attacked and scored with the noise on. Source: Sharmin et al., ECCV 2020; as certified
-    randomised smoothing Mukhoty et al., ICLR 2024.
+    A noisy network: it is attacked and scored with the noise on.
+
+    Source: Sharmin et al., ECCV 2020; as certified randomised smoothing Mukhoty et al., ICLR 2024.
     """
     return Defense("poisson", (PoissonEncoding(),))

@@ -30,8 +30,10 @@ class SignedRateEncoding(Part):
 def signed_rate() -> Defense:
     """Signed rate encoding: spikes in {-1, 0, 1} around the mean pixel, on photographs with less noise than `poisson`.
 
-    A noisy network: it is attacked and scored with the noise on. Source: Mukhoty et al., ICLR 2025. Their mean is an
-    image, here it is one number a channel: the same noise on CIFAR-10, more on digits, whose border is black. Their
-    sparse encoding attack on the spikes themselves is not an attack on images and is not part of it.
+    A noisy network: it is attacked and scored with the noise on.
+
+    Source: Mukhoty et al., ICLR 2025. Their mean is an image, here it is one number a channel: the same noise on
+    CIFAR-10, more on digits, whose border is black. Their sparse encoding attack on the spikes themselves is not an
+    attack on images and is not part of it.
     """
     return Defense("signed-rate", (SignedRateEncoding(),))

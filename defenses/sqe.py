@@ -30,8 +30,10 @@ class StochasticRounding(Part):
 def sqe(levels: int = 2) -> Defense:
     """Stochastic quantisation encoding: at each step pixels are rounded up or down at random, right on average.
 
-    A noisy network: it is attacked and scored with the noise on. Source: arXiv 2610.01558. Frames of counts are rounded
-    in units of their scale as well, which changes nothing where the levels are the counts.
+    A noisy network: it is attacked and scored with the noise on. Frames of counts are rounded in units of their scale
+    as well, which changes nothing where the levels are the counts.
+
+    Source: arXiv 2610.01558.
 
     Args:
         levels: 1/levels is the distance of two levels; 2 is the paper's on CIFAR-10, 3 on CIFAR-100. 1 is `poisson`.

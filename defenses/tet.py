@@ -38,8 +38,9 @@ class LossOverTime(Part):
 def tet(lam: float = 1e-3, target: float = 1.0) -> Defense:
     """Temporal efficient training: the cross-entropy of every time step's logits, and a weak pull to one value.
 
-    No defense by itself: the loss that several defenses' own codes train with (`dsd`, for one). Source: Deng et al.,
-    ICLR 2022 (TET), its lam of 1e-3 and the threshold as target.
+    No defense by itself: the loss that several defenses' own codes train with (`dsd`, for one).
+
+    Source: Deng et al., ICLR 2022 (TET), its lam of 1e-3 and the threshold as target.
 
     Args:
         lam: weight of the pull, in [0, 1].

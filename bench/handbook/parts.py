@@ -14,6 +14,8 @@ from bench.parameters import shown_value
 from bench.registry import KINDS, Entry
 from defenses.base import Defense, Part, Setting
 from defenses.search import Choice, Range, space_of
+from models.encoding import build_encoder
+from models.neurons import NeuronSpec
 
 SHOWN = ("defense", "attack", "gradient")
 _SETTING = Setting("cnn-small", Fraction(2, 255))
@@ -197,9 +199,9 @@ def _passes(defense: Defense) -> str:
 
 
 def _noisy(defense: Defense) -> bool:
-    from models.neurons import NeuronSpec
-
-    return getattr(defense.neuron(NeuronSpec()), "kind", "lif") != NeuronSpec().kind
+    settled = defense.settled(_SETTING)
+    encoder = build_encoder(settled.encoder)
+    return settled.neuron(NeuronSpec()).build().stochastic or (encoder is not None and encoder.stochastic)
 
 
 def _file(code: Any) -> str:
@@ -211,6 +213,8 @@ def _value(value: Any, attack: Attack | None = None) -> str:
         return "must be given"
     if value is None:
         return f"eps · {attack.alpha_per_eps}" if attack else "open"
+    if value == "":
+        return "none"
     return f"`{shown_value(value)}`"
 
 

@@ -80,10 +80,14 @@ def test_a_page_says_what_its_part_costs_and_how_it_may_be_tuned(pages: dict[str
     assert "| passes for a training image | 1.4 (vanilla: 1) |" in pages["parts/defenses/tgo.md"]
     assert re.search(r"\| `lam_max` \| open \| 0\.05 to 2, by ratio \| final weight", pages["parts/defenses/mc.md"])
     assert "| `eps` | open | 1/255, 2/255, 4/255, 8/255 |" in pages["parts/defenses/rat.md"]
-    assert "| network | noisy" in pages["parts/defenses/nlif.md"]
+    for noisy in ("nlif", "stog", "poisson", "signed-rate", "sqe"):
+        assert "| network | noisy" in pages[f"parts/defenses/{noisy}.md"], noisy
+    for certain in ("dlif", "el", "hosnn", "fe"):
+        assert "| network | deterministic" in pages[f"parts/defenses/{certain}.md"], certain
     assert "fills the slot `weights`" in pages["parts/defenses/rat.md"]
     assert "| forward passes | 9 K + 10 |" in pages["parts/attacks/mtpgd.md"]
     assert "| `alpha` | eps · 51/160 |" in pages["parts/attacks/pgd.md"]
+    assert "| `without` | none | surrogates to leave out" in pages["parts/attacks/sweep.md"]
 
 
 class Extra(Part):
