@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,40 @@ def test_latex_sets_the_intervals_of_wide_tables_below_their_values() -> None:
     assert lines[at] == "    x" + r" & 50.0$^{\dagger}$" * 6 + r" \\"
     assert lines[at + 1].endswith(r"{\scriptsize [1, 2]} \\")
     assert lines[at + 2].endswith(r"{\scriptsize 40.0 (+10.0)} \\[3pt]")
+
+
+@given(st.integers(1, 120), st.booleans(), st.sets(st.integers(0, 119)))
+def test_latex_breaks_long_tables_over_pages_and_loses_no_row_and_no_rule(
+    rows: int, stacked: bool, breaks: set[int]
+) -> None:
+    columns = tuple("abcdefgh") if stacked else ("a", "b")
+    value = Piece("50.0", "[1, 2]", "40.0")
+    content = tuple((Piece(f"row{i}"), *[value] * (len(columns) - 1)) for i in range(rows))
+    inside = {row for row in breaks if 0 < row < rows}
+    whole = Sheet(columns, content, breaks=frozenset({0, *inside}), caption="c", notes=("n",), label="l")
+    parts = latex.write(whole).split("\n\n")
+    shown = [re.findall(r"^ +(row\d+) &", part, re.MULTILINE) for part in parts]
+    assert [name for names in shown for name in names] == [f"row{i}" for i in range(rows)]
+    assert max(map(len, shown)) <= 16
+    starts = {int(names[0].removeprefix("row")) for names in shown[1:]}
+    # Between blocks, unless one alone is too long.
+    edges = sorted({0, *inside, rows})
+    longest = max(b - a for a, b in pairwise(edges))
+    assert longest > 16 or starts <= inside
+    # One below each head, one above each block that no page begins with.
+    assert sum(part.count(r"\midrule") for part in parts) == len(parts) + len(inside - starts)
+    assert [r"\label{tab:l}" in part for part in parts] == [True] + [False] * (len(parts) - 1)
+    assert [r"\addtocounter{table}{-1}" in part for part in parts] == [False] + [True] * (len(parts) - 1)
+    assert [part.rstrip().endswith("n\n\\end{table}") for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+@needs_latex
+def test_a_long_table_is_one_table_on_two_pages(tmp_path: Path) -> None:
+    long = Sheet(("a", "b"), tuple((Piece(f"row{i}"), Piece("1")) for i in range(50)), caption="All of them.")
+    following = Sheet(("a",), ((Piece("x"),),), caption="Another.")
+    read = compiled(tmp_path, latex.write(long), latex.write(following))
+    assert re.findall(r"Table \d: .*", read) == ["Table 1: All of them.", "Table 1: (continued)", "Table 2: Another."]
+    assert "Float too large" not in (tmp_path / "t.log").read_text()
 
 
 @pytest.mark.parametrize("columns", [80, 100, 160])
