@@ -101,6 +101,7 @@ needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdfla
 @needs_latex
 def test_latex_compiles_whatever_the_names_and_shows_them(tmp_path: Path) -> None:
     words = [word for word in HOSTILE if word.isascii() and word.isprintable()]
+    words += ["--preset", "a---b"]
     short = replace(sheet(words), caption="", notes=())
     # Fonts whose letters a reader of the PDF can name.
     packages = r"\usepackage{cmap}\usepackage[T1]{fontenc}"

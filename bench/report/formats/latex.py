@@ -1,5 +1,6 @@
 """For papers: needs the packages booktabs and, for wide tables, graphicx."""
 
+import re
 import unicodedata
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ _SPECIAL = {
     "±": r"$\pm$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "ε": r"$\varepsilon$", "λ": r"$\lambda$",
     "−": "--", "–": "--", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "Δ": r"$\Delta$", "∞": r"$\infty$",
     "…": r"\dots{}", "·": r"$\cdot$", "“": "``", "”": "''", "’": "'",
+    "\u200b": "{}",
 }  # fmt: skip
 _ACCENTS = {*"\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"}
 _LETTERS = {*"ßæøœłÆØŒŁı"}
@@ -91,7 +93,9 @@ def _guarded(row: str) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX sets as it is. What pdfLaTeX does not know with its oldest fonts becomes `?`."""
-    return "".join(_SPECIAL.get(letter) or _plain(letter) for letter in " ".join(text.split()))
+    # Two hyphens, of an option, would become a dash.
+    apart = re.sub("-(?=-)", "-\u200b", " ".join(text.split()))
+    return "".join(_SPECIAL.get(letter) or _plain(letter) for letter in apart)
 
 
 def _plain(letter: str) -> str:
