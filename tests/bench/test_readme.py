@@ -77,6 +77,29 @@ def test_the_commands_shown_are_understood(bench: Run) -> None:
             assert len(plan["cells"]) == 24
 
 
+def test_the_search_shown_is_the_tuning_guide_s_which_is_run_there() -> None:
+    assert block("command: tune") in (ROOT / "docs" / "tuning.md").read_text()
+
+
+def test_a_network_of_one_s_own_is_measured_by_the_commands_shown(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "import math\nfrom torch import nn\n\n"
+        "class build(nn.Module):\n"
+        "    def __init__(self, num_classes, in_shape, neuron):\n"
+        "        super().__init__()\n"
+        "        self.hidden, self.neuron = nn.Linear(math.prod(in_shape), 20), neuron()\n"
+        "        self.last = nn.Linear(20, num_classes)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.last(self.neuron(self.hidden(x.flatten(1)).expand(4, -1, -1)).mean(0))\n"
+    )
+    check, run = (shlex.split(line, comments=True)[1:] for line in block("command: own").splitlines())
+    checked = bench(*check)
+    assert "nets.py:build" in checked.stdout, checked.stderr
+    result = bench(*run, "--dataset", tiny_npz, "--epochs", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    assert [cell["status"] for cell in json.loads(result.stdout)["cells"]] == ["done"] * 4
+
+
 def test_the_output_shown_is_of_the_command_shown() -> None:
     shown = block("output: run")
     assert re.search(r"^ tgo +pgd40 +clean accuracy +\d+\.\d +\[\d+\.\d, \d+\.\d\] +500 +[0-9a-f]{12}$", shown, re.M)
