@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from support import ROOT, Run
 
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS
@@ -54,6 +55,21 @@ def test_the_gradient_that_the_guide_shows_runs_as_shown(bench: Run, tiny_npz: P
     cells = json.loads(result.stdout)["cells"]
     assert [cell["attack"] for cell in cells] == ["mim5@ste", "pgd10@ste:scale=0.5"]
     assert not [cell for cell in cells if cell["verdict"] == "invalid"]
+
+
+def test_the_neuron_and_the_encoding_that_the_guide_shows_run_and_learn(
+    bench: Run, tiny_npz: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fading.py").write_text(block("file: fading.py", EXTENDING))
+    arguments = shlex.split(block("command: fading", EXTENDING))[1:]
+    result = bench(*arguments, "--dataset", tiny_npz, "--model", "tiny", "--epochs", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert [cell["status"] for cell in cells] == ["done"] * 3
+    assert not [cell for cell in cells if cell["verdict"] == "invalid"]
+    (stored,) = (tmp_path / "results" / "checkpoints").glob("*.safetensors")
+    learnt = [value for name, value in load_file(stored).items() if name.endswith("threshold")]
+    assert learnt and all(value.ne(1).any() for value in learnt)
 
 
 @pytest.mark.parametrize("registry", [ATTACKS, GRADIENTS], ids=lambda registry: registry.kind)
