@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.gradients import estimating, frozen, input_gradient
+from attacks.gradients import estimating, frozen, input, input_gradient
 from attacks.gradients.names import read_gradient
 from attacks.losses import cross_entropy
 from bench.hygiene import check_model
 from bench.registry import GRADIENTS, MODELS
 from models.dynamic import DynamicLIF
+from models.encoding import build_encoder
 from models.gates import GatedLIF
 from models.homeostatic import HomeostaticLIF
 from models.leak import LeakyByStep
@@ -165,6 +166,22 @@ def test_every_gradient_differentiates_it(kind: str, gradient: str) -> None:
         at = input_gradient(model, x, y, cross_entropy)
     torch.testing.assert_close(at.logits, logits)
     assert at.grad.isfinite().all() and at.grad.any()
+
+
+@pytest.mark.parametrize("gradient", ["arctan", "rga", "hart", "assg", "pdsg", "conversion", "noiseless"])
+@KINDS
+def test_draws_in_one_pass_are_those_of_passes_of_their_own(
+    kind: str, gradient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (x, y) = stirred("cnn-small", kind).double(), inputs()
+    model.encoder = build_encoder("poisson")
+    way, found = read_gradient(gradient, GRADIENTS.get(gradient)), []
+    for rows in (512, len(x)):
+        monkeypatch.setattr(input, "FOLDED_ROWS", rows)
+        with frozen(model), estimating(model, way, draws=3), noise_stream(model, 2, torch.arange(len(x))):
+            found.append(input_gradient(model, x.double(), y, cross_entropy))
+    torch.testing.assert_close(found[0].grad, found[1].grad)
+    torch.testing.assert_close(found[0].logits, found[1].logits)
 
 
 @KINDS
