@@ -19,7 +19,16 @@ from models.encoding import build_encoder
 from models.gates import GatedLIF
 from models.homeostatic import HomeostaticLIF
 from models.leak import LeakyByStep
-from models.neurons import NeuronSpec, is_stochastic, number_layers, spiking_layers, written_out
+from models.neurons import (
+    LIF,
+    NeuronSpec,
+    is_stochastic,
+    number_layers,
+    observing,
+    record_membrane,
+    spiking_layers,
+    written_out,
+)
 from models.random import noise_stream
 from models.shaped import ShapedLIF, settle_shapes
 
@@ -182,6 +191,22 @@ def test_draws_in_one_pass_are_those_of_passes_of_their_own(
             found.append(input_gradient(model, x.double(), y, cross_entropy))
     torch.testing.assert_close(found[0].grad, found[1].grad)
     torch.testing.assert_close(found[0].logits, found[1].logits)
+
+
+@pytest.mark.parametrize("gradient", ["", "pdsg"])
+@KINDS
+def test_recorded_potentials_reach_the_layer_s_threshold_where_it_fires(kind: str, gradient: str) -> None:
+    model, (x, y) = stirred("cnn-small", kind).double(), inputs()
+    layers, found = spiking_layers(model), []
+
+    def see(name: str, layer: LIF, current: Tensor, spikes: Tensor) -> None:
+        off = membrane[name].detach() - layer.v_threshold
+        found.append(bool((((off >= 0) == (spikes > 0)) | (off.abs() < 1e-9)).all()))
+
+    way = read_gradient(gradient, GRADIENTS.get(gradient)) if gradient else None
+    with frozen(model), estimating(model, way), record_membrane(model) as membrane, observing(model, see):
+        input_gradient(model, x.double(), y, cross_entropy)
+    assert found == [True] * len(layers)
 
 
 @KINDS
