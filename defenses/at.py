@@ -34,7 +34,9 @@ class AdversarialInputs(Part):
 
     def settled(self, setting: Setting) -> "AdversarialInputs":
         eps = setting.train_eps if self.eps is None else self.eps
-        return replace(self, eps=eps, high=Threat(eps, high=setting.box.high).high)
+        # The usual step size, spelled out, is the usual training.
+        alpha = None if self.alpha == eps / 2 else self.alpha
+        return replace(self, eps=eps, high=Threat(eps, high=setting.box.high).high, alpha=alpha)
 
     def identity(self) -> dict[str, Any]:
         values = super().identity()

@@ -47,7 +47,7 @@ class Step:
         x: the batch as trained on (after any perturbation), [N, *].
         y: labels [N].
         logits: its logits [N, K], with graph.
-        membrane: layer name -> potential [T, N, *] before noise and reset, with graph;
+        membrane: layer name -> potential [T, N, *] before noise and reset, with graph, see `record_membrane`;
             filled only if a part sets `observes_membrane`.
         currents: of the last spiking layer, [T, N, *] before its neuron scales them, with graph; None unless a part
             sets `observes_currents`.

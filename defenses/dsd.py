@@ -44,8 +44,11 @@ def deflated(matrix: Tensor) -> Tensor:
     Up to 72 rows or columns by an eigendecomposition; of larger ones the largest Ritz vector of a block Krylov space of
     72 dimensions from a fixed start (Musco and Musco, NeurIPS 2015), whose singular value falls short of the largest by
     under 1% even for matrices of noise, where all of them lie close together. Whatever the vector, no singular value
-    grows. The same input gives the same bits.
+    grows. The same input gives the same bits. What is not finite is given back as it is: it has no such component, and
+    whoever trains finds the loss out.
     """
+    if not bool(matrix.isfinite().all()):
+        return matrix.clone()
     if matrix.shape[0] > matrix.shape[1]:
         return deflated(matrix.T).T
     with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
@@ -62,6 +65,9 @@ def _krylov(matrix: Tensor) -> Tensor:
     """An orthonormal basis [M, 72] of a space that nearly holds the dominant left singular vectors of [M, N]."""
     rows = torch.arange(len(matrix), device=matrix.device)
     block = CounterRNG(0, rows).uniform((_BLOCK,)).to(matrix.dtype) - 0.5
+    # Squares of small or large gradients leave the range of float32; a power of two changes no other bit.
+    exponent = torch.frexp(matrix.abs().amax()).exponent.clamp(-120, 120)
+    matrix = torch.ldexp(matrix, -exponent)
     blocks = []
     for _ in range(_ROUNDS + 1):
         block = torch.linalg.qr(block).Q

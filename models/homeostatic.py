@@ -53,8 +53,8 @@ class HomeostaticLIF(ShapedLIF):
     def equations(
         self, current: Tensor, noise: Noise | Tensor | None, with_membrane: bool
     ) -> tuple[Tensor, Tensor | None]:
-        spikes, membrane, _ = self._run(current, noise)
-        return spikes, membrane if with_membrane else None
+        spikes, membrane, thresholds = self._run(current, noise)
+        return spikes, self.recorded(membrane, thresholds) if with_membrane else None
 
     def _run(self, current: Tensor, noise: Noise | Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, potentials before noise and thresholds, [T, N, *] each."""

@@ -19,6 +19,8 @@ from models.kernels import Affine, kernels_for
 from models.random import Noise
 from models.surrogates import Surrogate
 
+_LEAST_UNIT = 1e-2
+
 
 class LIFParams(NamedTuple):
     """What decides a layer's recursion.
@@ -47,9 +49,17 @@ def at_step(value: float | Tensor, t: int) -> float | Tensor:
     return value[t] if isinstance(value, Tensor) else value
 
 
-def over_time(value: float | Tensor) -> float | Tensor:
-    """A constant's mean over the steps."""
-    return value.mean(0) if isinstance(value, Tensor) else value
+def in_rates(params: LIFParams) -> tuple[float | Tensor, float | Tensor]:
+    """Threshold and decay as they enter firing rates: their means over the steps where they differ.
+
+    Currents are measured in units of the threshold and a rate's slope has 1 + decay under it, so that one that adapted
+    below 0 counts as just above it, and a leak that was learnt below 0 as none.
+    """
+    threshold, decay = params.v_threshold, params.decay
+    return (
+        threshold.mean(0).clamp(min=_LEAST_UNIT) if isinstance(threshold, Tensor) else threshold,
+        decay.mean(0).clamp(min=0) if isinstance(decay, Tensor) else decay,
+    )
 
 
 class Trace(NamedTuple):

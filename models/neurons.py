@@ -128,11 +128,18 @@ class LIF(nn.Module):
 
     def differentiated(self, current: Tensor, rule: Rule) -> Tensor:
         """The layer's own spikes [T, N, *], noise included, with the backward pass that `rule` gives."""
-        noise, with_membrane = self.noise_source(current), bool(self._recorders)
-        spikes, membrane = lif_differentiated(current, self.constants(current), noise, rule, with_membrane)
+        noise, with_membrane, params = self.noise_source(current), bool(self._recorders), self.constants(current)
+        spikes, membrane = lif_differentiated(current, params, noise, rule, with_membrane)
         if membrane is not None:
-            self._record(membrane)
+            self._record(self.recorded(membrane, params.v_threshold))
         return spikes
+
+    def recorded(self, membrane: Tensor, threshold: float | Tensor) -> Tensor:
+        """Potentials [T, N, *] as recorders see them: as far from `v_threshold` as they are from the threshold met.
+
+        Whoever asks how close a neuron is to firing knows the layer's one threshold, not those that move.
+        """
+        return membrane - (threshold - self.v_threshold) if isinstance(threshold, Tensor) else membrane
 
     @property
     def is_plain(self) -> bool:
@@ -295,7 +302,8 @@ def record_membrane(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     Yields:
         a dict, filled by forward calls: layer name -> potential before noise and
-        reset, [T, N, *], with its gradient graph. A later call overwrites an earlier one.
+        reset, [T, N, *], with its gradient graph; less what a threshold that moves has risen by, so that it is
+        compared with `v_threshold` in every layer. A later call overwrites an earlier one.
         Outside such a block the potential is not kept.
     """
     membrane: dict[str, Tensor] = {}

@@ -103,7 +103,7 @@ class _Sharpness:
         estimation = active_estimation()
         batch = estimation.batch or trace.v.shape[1]
         if estimation.new_point:
-            self._observe((trace.v[:, :batch] - trace.params.v_threshold).abs_(), estimation.point)
+            self._observe((trace.v - trace.params.v_threshold)[:, :batch].abs_(), estimation.point)
         assert self.now is not None
         alpha = self.width / (self.now.mean + self.settings.r * self.now.deviation + _FLOOR)
         copies = trace.v.shape[1] // batch

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from models.lif import in_rates
 from models.neurons import LIF, Replacement
 
 
@@ -17,6 +18,7 @@ class Conversion:
 
     Source: conversion-based approximation, SNN-RAT (Ding et al., NeurIPS 2022), with a ReLU; later codes clip it
     and round to eighths, the gradient passed through. Here clipped alone, since a firing rate does not exceed 1.
+    A threshold that adapts is the mean of what the layer would meet, as a constant.
     Cost: one further forward pass for each gradient, for the spiking network's own logits.
     """
 
@@ -29,4 +31,5 @@ class Conversion:
 
 
 def _rates(layer: LIF, current: Tensor) -> Tensor:
-    return (current.mean(0) / layer.v_threshold).clamp(0, 1).expand(current.shape)
+    threshold, _ = in_rates(layer.constants(current))
+    return (current.mean(0) / threshold).clamp(0, 1).expand(current.shape)

@@ -17,6 +17,7 @@ class Noiseless:
     A neuron with noise N(0, s^2) on its potential fires with probability Phi((V - v_threshold) / s), whose
     derivative is the Gaussian surrogate with alpha = 1/s. Layers without noise keep their own surrogate, and random
     gates after a layer (StoG) pass the expectation, each spike times its gate's probability.
+    What a random encoding (Poisson) draws stays drawn.
     What an attacker who knows of the noise would do instead of drawing it.
 
     Source: none; closed form.

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.lif import Trace, over_time
+from models.lif import Trace, in_rates
 from models.neurons import LIF, Replacement
 
 
@@ -62,7 +62,7 @@ class RGA:
         return lambda layer, current: layer.differentiated(current, lambda _: self._backward)
 
     def _backward(self, trace: Trace, grad: Tensor) -> Tensor:
-        threshold, decay = over_time(trace.params.v_threshold), over_time(trace.params.decay)
+        threshold, decay = in_rates(trace.params)
         mean = trace.current.mean(0) / threshold
         firing = (1 - self.gamma + self.gamma * decay) / (1 + decay)
         slope = torch.where(mean >= 1 - decay, firing, torch.full_like(mean, self.gamma))

@@ -102,8 +102,9 @@ def test_held_out_images_are_never_trained_on(data: Dataset, tmp_path: Path) -> 
     assert a.weights_sha256 == b.weights_sha256
 
 
-def test_a_diverged_run_says_so_and_leaves_no_checkpoint(data: Dataset, tmp_path: Path) -> None:
-    spec, defense = job(data, "vanilla", replace(RECIPE, lr=1e30))
+@pytest.mark.parametrize("name", ["vanilla", "dsd"])
+def test_a_diverged_run_says_so_and_leaves_no_checkpoint(data: Dataset, tmp_path: Path, name: str) -> None:
+    spec, defense = job(data, name, replace(RECIPE, lr=1e30))
     with pytest.raises(BenchError, match=r"diverged.*lower --lr"):
         train(spec, defense, data, tmp_path, device=CPU)
     assert load_trained(spec, tmp_path, CPU) is None

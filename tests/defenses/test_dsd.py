@@ -55,6 +55,20 @@ def test_rank_one_zero_and_single_precision() -> None:
         torch.testing.assert_close(deflated(matrix(9, 7).float()), deflated(matrix(9, 7)).float())
 
 
+@pytest.mark.parametrize("exponent", [-90, 90])
+def test_gradients_whose_squares_leave_single_precision_lose_the_same(exponent: int) -> None:
+    g = matrix(100, 120).float()
+    assert torch.equal(deflated(g * 2.0**exponent), deflated(g) * 2.0**exponent)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("shape", [(9, 7), (100, 120)])
+def test_what_is_not_finite_stays_so(shape: tuple[int, int], value: float) -> None:
+    g = matrix(*shape).float()
+    g[2, 3] = value
+    assert not bool(deflated(g).isfinite().all())
+
+
 def test_the_same_gradient_gives_the_same_bits() -> None:
     g = matrix(120, 200).float()
     torch.manual_seed(1)

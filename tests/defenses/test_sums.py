@@ -150,6 +150,9 @@ def test_every_hyper_parameter_and_the_version_are_part_of_the_identity() -> Non
             # Where nobody says otherwise inputs reach to 1 and a step is half of eps, which keys have never mentioned.
             assert {field.name for field in fields(part)} - {"high", "alpha"} <= {*identity}
     assert at(alpha=Fraction(1, 255)).identity() != at().identity()
+    for alpha, same in ((Fraction(1, 255), True), (Fraction(2, 255), False)):
+        named, plain = (defense.settled(SETTING).identity() for defense in (at(alpha=alpha), at()))
+        assert (named == plain) == same, "half of eps is the usual step, whether or not somebody says it"
     assert mc(delta=0.25).identity() != mc().identity()
 
 

@@ -9,16 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.gradients import estimating, frozen, input_gradient
+from attacks.gradients import estimating, frozen, input, input_gradient
+from attacks.gradients.conversion import Conversion
 from attacks.gradients.names import read_gradient
+from attacks.gradients.rates import RGA
 from attacks.losses import cross_entropy
 from bench.hygiene import check_model
 from bench.registry import GRADIENTS, MODELS
 from models.dynamic import DynamicLIF
+from models.encoding import build_encoder
 from models.gates import GatedLIF
 from models.homeostatic import HomeostaticLIF
 from models.leak import LeakyByStep
-from models.neurons import NeuronSpec, is_stochastic, number_layers, spiking_layers, written_out
+from models.neurons import (
+    LIF,
+    NeuronSpec,
+    is_stochastic,
+    number_layers,
+    observing,
+    record_membrane,
+    spiking_layers,
+    written_out,
+)
 from models.random import noise_stream
 from models.shaped import ShapedLIF, settle_shapes
 
@@ -165,6 +177,72 @@ def test_every_gradient_differentiates_it(kind: str, gradient: str) -> None:
         at = input_gradient(model, x, y, cross_entropy)
     torch.testing.assert_close(at.logits, logits)
     assert at.grad.isfinite().all() and at.grad.any()
+
+
+@pytest.mark.parametrize("gradient", ["arctan", "rga", "hart", "assg", "pdsg", "conversion", "noiseless"])
+@KINDS
+def test_draws_in_one_pass_are_those_of_passes_of_their_own(
+    kind: str, gradient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (x, y) = stirred("cnn-small", kind).double(), inputs()
+    model.encoder = build_encoder("poisson")
+    way, found = read_gradient(gradient, GRADIENTS.get(gradient)), []
+    for rows in (512, len(x)):
+        monkeypatch.setattr(input, "FOLDED_ROWS", rows)
+        with frozen(model), estimating(model, way, draws=3), noise_stream(model, 2, torch.arange(len(x))):
+            found.append(input_gradient(model, x.double(), y, cross_entropy))
+    torch.testing.assert_close(found[0].grad, found[1].grad)
+    torch.testing.assert_close(found[0].logits, found[1].logits)
+
+
+@pytest.mark.parametrize("gradient", ["", "pdsg"])
+@KINDS
+def test_recorded_potentials_reach_the_layer_s_threshold_where_it_fires(kind: str, gradient: str) -> None:
+    model, (x, y) = stirred("cnn-small", kind).double(), inputs()
+    layers, found = spiking_layers(model), []
+
+    def see(name: str, layer: LIF, current: Tensor, spikes: Tensor) -> None:
+        off = membrane[name].detach() - layer.v_threshold
+        found.append(bool((((off >= 0) == (spikes > 0)) | (off.abs() < 1e-9)).all()))
+
+    way = read_gradient(gradient, GRADIENTS.get(gradient)) if gradient else None
+    with frozen(model), estimating(model, way), record_membrane(model) as membrane, observing(model, see):
+        input_gradient(model, x.double(), y, cross_entropy)
+    assert found == [True] * len(layers)
+
+
+def test_rates_are_in_units_of_the_threshold_that_is_met() -> None:
+    layer = HomeostaticLIF()
+    current = torch.full((T, 2, 3), 0.9)
+    current[:, 1] = -0.9
+    layer(current)
+    with torch.no_grad():
+        # On its own course, above its reference and far below it.
+        layer.reference_potential.copy_(torch.tensor([0.9, -1.0, 8.0]))
+        layer.adapting.fill_(1)
+    met = layer.constants(current).v_threshold
+    assert isinstance(met, Tensor) and float(met[..., 1].mean(0)[0]) > 1.5 and float(met.mean(0)[:, 2].max()) < 0
+    leaf = current.clone().requires_grad_()
+    replacement = Conversion().for_layer(layer)
+    (slope,) = torch.autograd.grad(replacement(layer, leaf).sum(), leaf)
+    units = met.mean(0)
+    open_ = (current.mean(0) > 0) & (current.mean(0) < units)
+    torch.testing.assert_close(slope, (open_ / units).expand_as(slope))
+    assert bool(open_.any()) and not bool(slope[..., 2].any())
+    (slope,) = torch.autograd.grad(RGA().for_layer(layer)(layer, leaf).sum(), leaf)
+    assert float(slope.min()) >= 0 and bool(slope[:, 0, :2].all()) and not bool(slope[..., 2].any())
+
+
+def test_a_leak_learnt_below_zero_counts_as_none_in_a_rate() -> None:
+    slopes = []
+    for leak in (-1.0, 0.0):
+        layer = LeakyByStep(leak)
+        leaf = torch.full((T, 1, 2), 1.2, requires_grad=True)
+        with torch.no_grad():
+            layer(leaf)
+        with frozen(layer):
+            slopes += torch.autograd.grad(RGA().for_layer(layer)(layer, leaf).sum(), leaf)
+    torch.testing.assert_close(slopes[0], slopes[1])
 
 
 @KINDS
