@@ -85,6 +85,9 @@ def hosnn(tau: float = 5.0) -> Defense:
       decay. As in the code it begins at 1/tau and stays at least 0.
     - No synaptic filter, dropout or kernel loss; decay 0.5 and T 4 unless said otherwise, the paper has 0.8 and 5.
 
+    Never judge it by its own surrogate alone: gradients that hold the thresholds constant or that choose their width
+    (`@noiseless`, `@assg`) break more images than the exact one.
+
     Args:
         tau: inverse of theta before training, above 0; the code has 5 on CIFAR-10 and 1.5 on MNIST.
 
