@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,15 +39,22 @@ class UserModel(Entry):
         place, attribute = self._parts
         path = self.path()
         try:
-            with _importing():
+            with quiet(), _importing():
                 module = _from_file(path) if place.endswith(".py") else importlib.import_module(place)
         except BenchError:
             raise
-        except Exception as error:
-            raise BenchError(f"model '{self.name}': '{path}' failed to load: {describe(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise BenchError(
+                f"model '{self.name}': '{path}' failed to load: {describe(error)}{_mend(error, path, attribute)}"
+            ) from error
         found: Any = module
         for name in attribute.split("."):
             found = getattr(found, name, None)
+        if _is_network(found):
+            raise BenchError(
+                f"model '{self.name}': '{attribute}' in '{path}' is a network, not a function that builds one; write "
+                "one that returns it"
+            )
         if not callable(found):
             there = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
             own = [name for name in there if getattr(getattr(module, name), "__module__", "") == module.__name__]
@@ -98,11 +105,11 @@ class UserModel(Entry):
                 raise BenchError(f"model '{self.name}': there is no file '{place}'")
             return path
         try:
-            with _importing():
+            with quiet(), _importing():
                 spec = importlib.util.find_spec(place)
         except (ImportError, ValueError, AttributeError):
             spec = None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Looking for a submodule imports its packages, which may be anyone's code.
             raise BenchError(f"model '{self.name}': '{place}' failed to load: {describe(error)}") from error
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -117,8 +124,37 @@ class UserModel(Entry):
 
 
 def user_model(name: str) -> UserModel | None:
-    """The model of a name that says where its builder is; None for a plain name."""
+    """The model of a name that says where its builder is; None for a plain name.
+
+    Raises:
+        BenchError: the name is a file without a function in it.
+    """
+    if ":" not in name and name.endswith(".py"):
+        raise BenchError(f"model '{name}' is a file: say which function in it builds the network, {name}:build")
     return UserModel(name, name, False) if ":" in name else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block what is printed goes to stderr: what a user's code says is not what a command answers."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _mend(error: BaseException, path: Path, attribute: str) -> str:
+    """What to do about a file that cannot be imported, where that is known."""
+    if isinstance(error, SystemExit):
+        return "; what is for the file as a program belongs under: if __name__ == '__main__':"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        place = ".".join(path.resolve().with_suffix("").parts[-2:])
+        return f"; a file of a package goes by its module's name, from the folder above: {place}:{attribute}"
+    return ""
+
+
+def _is_network(found: Any) -> bool:
+    """Whether it is a torch module, which is callable but builds nothing; torch is asked only if it is there."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(found, torch.nn.Module)
 
 
 @contextmanager

@@ -119,6 +119,52 @@ def test_mistakes_are_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            "import sys\nsys.exit()\n",
+            "SystemExit: (own.py:2); what is for the file as a program belongs under: if __na",
+        ),
+        ("def build():\n    raise SystemExit(3)\n", "SystemExit: 3 (own.py:2)"),
+        (
+            "from .part import build\n",
+            "a file of a package goes by its module's name, from the folder above: pack.own:build",
+        ),
+        ("from torch import nn\nbuild = nn.Linear(1, 1)\n", "is a network, not a function that builds one"),
+    ],
+)
+def test_a_file_that_is_no_builder_says_what_to_do(source: str, says: str, tmp_path: Path, tiny_npz: Path) -> None:
+    path = tmp_path / "pack" / "own.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    with pytest.raises(BenchError) as error:
+        plan(tmp_path, tiny_npz, model=f"{path}:build")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_alone_asks_for_its_function(tmp_path: Path, tiny_npz: Path) -> None:
+    with pytest.raises(BenchError, match=r"say which function in it builds the network, own.py:build"):
+        plan(tmp_path, tiny_npz, model="own.py")
+
+
+def test_what_a_user_s_code_prints_is_not_the_answer(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "from torch import nn\nprint('imported')\n"
+        "class Loud(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        print('built')\n"
+        "        self.f = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+        "    def forward(self, x):\n        print('called')\n        return self.f(x)\n"
+    )
+    small = ["--dataset", tiny_npz, "-n", "8", "--json"]
+    for command in (["check-model"], ["plan", "-a", "pgd2", "--epochs", "1", "--model"]):
+        done = bench(*command, f"{tmp_path / 'loud.py'}:Loud", *small)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+        assert {"imported", "built", "called"} <= set(done.stderr.split())
+
+
 def test_a_builder_that_takes_neurons_takes_every_defense(tmp_path: Path, tiny_npz: Path) -> None:
     path = tmp_path / "ours.py"
     path.write_text(
