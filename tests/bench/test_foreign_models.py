@@ -194,12 +194,50 @@ def test_weights_are_found_whoever_wrapped_them(nets: Path, tmp_path: Path, tiny
     assert model is not None
     wanted = {name: torch.rand_like(v) if v.is_floating_point() else v for name, v in model.state_dict().items()}
     raw = {name.removeprefix("net."): value for name, value in wanted.items()}
-    for tensors in (wanted, raw, {f"module.{name}": value for name, value in raw.items()}):
+    wrapped = [{f"{words}{name}": value for name, value in raw.items()} for words in ("module.", "model.net.", "_a.b.")]
+    for tensors in (wanted, raw, *wrapped):
         save_file(tensors, tmp_path / "w.safetensors")
         load_into(model, load_file(tmp_path / "w.safetensors"), tmp_path / "w.safetensors")
         assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
     with pytest.raises(BenchError, match=r"it lacks net.last.bias; it has an extra net.first.bias"):
         load_into(model, {"first.bias" if n == "last.bias" else n: v for n, v in raw.items()}, tmp_path)
+
+
+def test_a_network_saved_before_it_was_wrapped_fits_its_wrapper(nets: Path, tmp_path: Path, tiny_npz: Path) -> None:
+    spec = plan(tmp_path, tiny_npz, model="nets.py:jelly").cells[0].model
+    model = built(spec, None, torch.device("cpu"), steps_given=False)[0]
+    assert model is not None
+    inner = {name.removeprefix("net.net."): torch.ones_like(value) for name, value in model.state_dict().items()}
+    assert "0.weight" in inner
+    load_into(model, inner, tmp_path)
+    assert all(bool((value == 1).all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda held: {**held, "more": held["1.bias"].clone()}, "it has an extra more"),
+        (lambda held: {"1.weight": held["1.weight"]}, "it lacks 1.bias"),
+        (
+            lambda held: {"1.weight": held["1.weight"][:1], "2.b": held["1.bias"]},
+            r"1.bias; .* 2.b; 1.weight is \[1, 64\]",
+        ),
+        (lambda held: {name: value.half() for name, value in held.items()}, "torch.float16, not torch.float32"),
+        (lambda held: {name: value / 0 for name, value in held.items()}, "NaN or infinite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_a_run(
+    change: Any, says: str, tmp_path: Path, tiny_npz: Path
+) -> None:
+    path, weights = tmp_path / "plain.py", tmp_path / "w.safetensors"
+    path.write_text("from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n")
+    held = {"1.weight": torch.rand(2, 64), "1.bias": torch.rand(2)}
+    given = {"model": f"{path}:build", "weights": weights, "defenses": ("vanilla",)}
+    save_file(held, weights)
+    assert plan(tmp_path, tiny_npz, **given).cells
+    save_file({name: value.contiguous() for name, value in change(held).items()}, weights)
+    with pytest.raises(BenchError, match=says):
+        plan(tmp_path, tiny_npz, **given)
 
 
 def test_from_python_a_network_is_measured_and_given_back(nets: Path, tiny_npz: Path) -> None:
