@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench.errors import BenchError, describe
@@ -39,6 +40,8 @@ class UserModel(Entry):
         place, attribute = self._parts
         path = self.path()
         try:
+            if place not in sys.modules:
+                self._check_names(path)
             with quiet(), _importing():
                 module = _from_file(path) if place.endswith(".py") else importlib.import_module(place)
         except BenchError:
@@ -63,6 +66,28 @@ class UserModel(Entry):
                 + (f"; it has {', '.join(own[:6])}" if own else "")
             )
         return found
+
+    def _check_names(self, path: Path) -> None:
+        """Refuse a file whose imports would find other files than those that are in its fingerprint: Python has one
+        module of a name, and `models` is ours.
+
+        Raises:
+            BenchError: one of the user's own files has the name of a module that is loaded.
+        """
+        place, _ = self._parts
+        root = _root(path, place)
+        for file in _closure(path, root)[0]:
+            parts = (root / file).with_suffix("").relative_to(root).parts
+            if place.endswith(".py") and root / file == path.resolve():
+                continue
+            for end in range(1, len(parts) + (parts[-1] != "__init__")):
+                name = ".".join(parts[:end])
+                held = sys.modules.get(name)
+                if held is not None and root.joinpath(*parts[:end]) not in _places(held):
+                    raise BenchError(
+                        f"model '{self.name}' imports '{root / file}', but the module '{name}' is "
+                        f"{_shown(held)} here, and Python keeps one of a name: rename yours"
+                    )
 
     def origin(self) -> str:
         """Where the code lives."""
@@ -190,6 +215,17 @@ def _from_file(path: Path) -> Any:
     finally:
         sys.path.remove(folder)
     return module
+
+
+def _places(module: ModuleType) -> set[Path]:
+    """Where a loaded module is: its file without ending, or the folders of a package."""
+    folders = {Path(folder).resolve() for folder in getattr(module, "__path__", ())}
+    file = getattr(module, "__file__", None)
+    return folders if folders or not file else {Path(file).resolve().with_suffix("")}
+
+
+def _shown(module: ModuleType) -> str:
+    return f"'{module.__file__}'" if getattr(module, "__file__", None) else "another"
 
 
 def _root(path: Path, place: str) -> Path:

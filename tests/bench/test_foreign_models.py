@@ -144,6 +144,21 @@ def test_a_file_that_is_no_builder_says_what_to_do(source: str, says: str, tmp_p
     assert "\n" not in str(error.value)
 
 
+def test_a_file_with_the_name_of_a_loaded_module_is_refused_and_not_confused(tmp_path: Path, tiny_npz: Path) -> None:
+    net = "from torch import nn\n{}\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH))\n"
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder / "models").mkdir(parents=True)
+        (tmp_path / folder / "models" / "vgg.py").write_text("WIDTH = 2\n")
+        (tmp_path / folder / "width_of_it.py").write_text("WIDTH = 2\n")
+        (tmp_path / folder / "net.py").write_text(net.format("from width_of_it import WIDTH"))
+    assert plan(tmp_path, tiny_npz, model=f"{tmp_path / 'a' / 'net.py'}:build").cells
+    with pytest.raises(BenchError, match=r"module 'width_of_it' is '.*a/width_of_it.py' here.*rename yours"):
+        plan(tmp_path, tiny_npz, model=f"{tmp_path / 'b' / 'net.py'}:build")
+    (tmp_path / "c" / "net.py").write_text(net.format("from models.vgg import WIDTH"))
+    with pytest.raises(BenchError, match=r"the module 'models' is '.*models/__init__.py' here.*rename yours"):
+        plan(tmp_path, tiny_npz, model=f"{tmp_path / 'c' / 'net.py'}:build")
+
+
 def test_a_file_alone_asks_for_its_function(tmp_path: Path, tiny_npz: Path) -> None:
     with pytest.raises(BenchError, match=r"say which function in it builds the network, own.py:build"):
         plan(tmp_path, tiny_npz, model="own.py")
@@ -163,6 +178,18 @@ def test_what_a_user_s_code_prints_is_not_the_answer(bench: Run, tiny_npz: Path,
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)
         assert {"imported", "built", "called"} <= set(done.stderr.split())
+
+
+def test_what_is_proposed_next_can_be_run(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+    )
+    small = ["--model", f"{tmp_path / 'plain.py'}:build", "--dataset", tiny_npz, "-n", "8", "--epochs", "1"]
+    done = bench("run", *small, "-a", "clean")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("bench run")]
+    again = bench("plan", *shlex.split(line)[2:])
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_builder_that_takes_neurons_takes_every_defense(tmp_path: Path, tiny_npz: Path) -> None:
