@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -18,7 +19,7 @@ from bench.parameters import converted, matched, shown_value, split_parameters
 from bench.recount import RECOUNT_VERSION
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
 from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
-from bench.usermodel import quiet
+from bench.usermodel import UserModel, quiet
 from defenses.base import ConflictError, Defense
 from models.encoding import build_encoder
 from models.net import SpikingNet
@@ -355,7 +356,7 @@ def build_model(spec: ModelSpec) -> Any:
         if entry.builtin:
             model = builder(**arguments)
         else:
-            with quiet():
+            with quiet(), entry.building() if isinstance(entry, UserModel) else nullcontext():
                 model = _adapted(builder(**arguments), spec)
         if spec.encoder:
             _encode(model, spec)

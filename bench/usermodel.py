@@ -67,6 +67,13 @@ class UserModel(Entry):
             )
         return found
 
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Inside the block the builder may be called: what it imports only then is found as when it was loaded."""
+        place, _ = self._parts
+        with _reaching(self.path()) if place.endswith(".py") else _importing():
+            yield
+
     def _check_names(self, path: Path) -> None:
         """Refuse a file whose imports would find other files than those that are in its fingerprint: Python has one
         module of a name, and `models` is ours.
@@ -205,16 +212,25 @@ def _from_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        with _reaching(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.path.remove(folder)
     return module
+
+
+@contextmanager
+def _reaching(path: Path) -> Iterator[None]:
+    """Inside the block the folder of a file is on Python's path, as it is for `python path`."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
 
 
 def _places(module: ModuleType) -> set[Path]:

@@ -159,6 +159,16 @@ def test_a_file_with_the_name_of_a_loaded_module_is_refused_and_not_confused(tmp
         plan(tmp_path, tiny_npz, model=f"{tmp_path / 'c' / 'net.py'}:build")
 
 
+def test_what_a_builder_imports_only_when_it_is_called_is_found(tmp_path: Path, tiny_npz: Path) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "imported_late.py").write_text("WIDTH = 2\n")
+    (tmp_path / "late" / "net.py").write_text(
+        "def build():\n    from imported_late import WIDTH\n    from torch import nn\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH))\n"
+    )
+    assert plan(tmp_path, tiny_npz, model=f"{tmp_path / 'late' / 'net.py'}:build").cells
+
+
 def test_a_file_alone_asks_for_its_function(tmp_path: Path, tiny_npz: Path) -> None:
     with pytest.raises(BenchError, match=r"say which function in it builds the network, own.py:build"):
         plan(tmp_path, tiny_npz, model="own.py")
