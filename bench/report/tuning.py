@@ -98,8 +98,8 @@ def _sentence(search: Found) -> str:
 
 def _notes(found: Sequence[Found]) -> tuple[str, ...]:
     notes = [
-        "The best of many is flattered by the images it was chosen on; on the test set: bench run --tuned. Each setting "
-        "was trained once, and p knows of the images alone: for other seeds give --seed 0,1,2 there."
+        "The best of many is flattered by the images it was chosen on; on the test set: bench run --tuned. Each "
+        "setting was trained once, and p knows of the images alone: for other seeds give --seed 0,1,2 there."
     ]
     if any(trial.suspect for search in found for trial in search.trials):
         notes.append(f"{MARK} suspect, perhaps too high: the attacks may have been blinded; see bench show KEY.")
