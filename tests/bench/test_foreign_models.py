@@ -69,7 +69,8 @@ def test_the_guide_s_commands_run_as_shown(bench: Run, tiny_npz: Path, tmp_path:
     shown = bench("show", cells[0]["key"])
     assert "neurons of its own" in shown.stdout
     assert "T 10" in shown.stdout
-    evidence = bench("evidence", cells[0]["key"], "-n", "4", "--dataset", tiny_npz)
+    named = ["--model", cells[0]["model"]]
+    evidence = bench("evidence", cells[0]["key"], "-n", "4", "--dataset", tiny_npz, *named)
     assert evidence.returncode == 0, evidence.stderr
     assert "lif2.spikes" in evidence.stdout
     assert "gradient own" in evidence.stdout
