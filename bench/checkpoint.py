@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from bench.atomic import write_atomically as write_atomically
 from bench.errors import BenchError
+
+_SHOWN = 3
+"""Names of each kind in a message."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
@@ -65,37 +68,82 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _named_as(own: Mapping[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names that a model has, where theirs differ by the wrapper that one of the two was saved in.
+    """Tensors under the names that a model has, where theirs differ by the wrappers that one of the two was saved in.
 
-    Wrappers put a word before every name: `net.` of a network that was adapted here, `module.` of a parallel one.
+    A wrapper puts a word before every name: `net.` of a network that was adapted here, `module.` of a parallel one,
+    any word of a user's module that normalises its input.
     """
-    best = tensors
-    for given, wanted in (("", "net."), ("net.", ""), ("module.", ""), ("module.", "net.")):
-        renamed = {wanted + name.removeprefix(given): value for name, value in tensors.items()}
-        if len(set(renamed) & set(own)) > len(set(best) & set(own)) and len(renamed) == len(tensors):
-            best = renamed
+    best, most = tensors, len(set(tensors) & set(own))
+    for given in _wrappers(tensors):
+        for wanted in _wrappers(own):
+            renamed = {wanted + name.removeprefix(given): value for name, value in tensors.items()}
+            if len(set(renamed) & set(own)) > most:
+                best, most = renamed, len(set(renamed) & set(own))
     return best
 
 
-def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copy tensors into a model that must match them exactly.
+def _wrappers(names: Iterable[str]) -> list[str]:
+    """What stands before all of some dotted names, in whole words, the shortest (none) first."""
+    words = [name.split(".")[:-1] for name in names]
+    shared = 0
+    while words and all(len(word) > shared and word[shared] == words[0][shared] for word in words):
+        shared += 1
+    return ["".join(f"{word}." for word in words[0][:count]) for count in range(shared + 1)] if words else [""]
+
+
+def fitting(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Tensors as `load_state_dict` of a model takes them: under its names, and matching it exactly.
+
+    Args:
+        model: stays as it is.
+        tensors: of a checkpoint.
+        source: its file, for messages.
 
     Raises:
         BenchError: names, shapes or dtypes differ, or a value is not finite.
     """
     own = model.state_dict()
     tensors = _named_as(own, tensors)
-    problems = [f"it lacks {name}" for name in own if name not in tensors]
-    problems += [f"it has an extra {name}" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {list(tensors[name].shape)} {tensors[name].dtype}, not {list(own[name].shape)} {own[name].dtype}"
-        for name in own
-        if name in tensors and (tensors[name].shape != own[name].shape or tensors[name].dtype != own[name].dtype)
+    both = [name for name in own if name in tensors]
+    lacking, extra = [name for name in own if name not in tensors], [name for name in tensors if name not in own]
+    shapes = [
+        f"{name} is {list(tensors[name].shape)}, not {list(own[name].shape)}"
+        for name in both
+        if tensors[name].shape != own[name].shape
     ]
+    types = [
+        f"{name} is {tensors[name].dtype}, not {own[name].dtype}"
+        for name in both
+        if tensors[name].dtype != own[name].dtype
+    ]
+    problems = []
+    if lacking:
+        problems.append(f"it lacks {_some(lacking)}")
+    if extra:
+        problems.append(f"it has an extra {_some(extra)}")
+    problems += [_some(shapes)] if shapes else []
     if problems:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise BenchError(f"'{source}' holds another architecture: {shown}. Name the right one with --model")
+        raise BenchError(
+            f"'{source}' holds another architecture: {'; '.join(problems)}. Name the right one, or the builder it was "
+            "saved from, with --model"
+        )
+    if types:
+        raise BenchError(f"'{source}' holds numbers of another type: {_some(types)}; save it with that type")
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BenchError(f"'{source}': {name} contains NaN or infinite values")
-    model.load_state_dict(tensors)
+    return tensors
+
+
+def _some(names: list[str]) -> str:
+    """The first few of many, so that one kind of problem does not hide the others."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def load_into(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copy tensors into a model that must match them exactly.
+
+    Raises:
+        BenchError: see `fitting`.
+    """
+    model.load_state_dict(fitting(model, tensors, source))

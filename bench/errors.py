@@ -3,6 +3,9 @@
 import traceback
 from pathlib import Path
 
+NO_ROOM = "runs out of memory"
+"""In the message of what cannot be given less at once."""
+
 
 class BenchError(Exception):
     """Something the user asked for cannot be done; the message is all they need to see."""
@@ -44,6 +47,15 @@ def traceback_of(error: BaseException) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a computation failed because it did not fit into the device's memory, or the machine's."""
-    kind, text = type(error).__name__, str(error)
+    return _filled_memory(f"{type(error).__name__}: {error}")
+
+
+def tells_of_memory(text: str) -> bool:
+    """Whether an error that was kept in words, as `describe` puts it, says something of memory, and maybe nothing of
+    what was computed."""
+    return _filled_memory(text) or NO_ROOM in text
+
+
+def _filled_memory(text: str) -> bool:
     # Torch has no error of its own for the processor's memory.
-    return kind in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in text
+    return text.startswith(("OutOfMemoryError:", "MemoryError:")) or "can't allocate memory" in text

@@ -20,7 +20,7 @@ from bench.arithmetic import computing
 from bench.data.dataset import Dataset
 from bench.data.events import EventDataset
 from bench.edited import propose_edits
-from bench.errors import BenchError, is_out_of_memory
+from bench.errors import NO_ROOM, BenchError, is_out_of_memory
 from bench.outcome import Flag, Outcome
 from bench.proposal import CHUNK, propose
 from bench.registry import ATTACKS
@@ -71,7 +71,7 @@ class Room:
         """
         if self.batch <= _LEAST_BATCH:
             raise BenchError(
-                f"{what} runs out of memory even with {self.batch} images at once; use a smaller network or fewer time "
+                f"{what} {NO_ROOM} even with {self.batch} images at once; use a smaller network or fewer time "
                 "steps (-T), or a device with more memory"
             )
         self.batch = max(self.batch // 2, _LEAST_BATCH)
@@ -130,7 +130,7 @@ def _make_room(cell: CellSpec, room: Room, device: torch.device) -> None:
     attack = cell.attack
     if ATTACKS.get(attack.family).own_batches or not ATTACKS.entry(attack.family).builtin:
         raise BenchError(
-            f"attack '{attack.name}' runs out of memory on {room.batch} images at once, and may draw random numbers "
+            f"attack '{attack.name}' {NO_ROOM} on {room.batch} images at once, and may draw random numbers "
             "for a batch as a whole, so that halves would have other outcomes; use a device with more memory"
         )
     room.shrink(f"attack '{attack.name}'")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import hash_tensors, load_tensors
+from torch import nn
+
+from bench.checkpoint import fitting, hash_tensors, load_tensors
 from bench.errors import BenchError
 from bench.spec import ModelSpec, identity_of
 from defenses.base import Defense
@@ -39,6 +41,17 @@ class GivenWeights:
                 "which neurons the network runs with (vanilla if nothing applies)"
             )
         return name
+
+    def fits(self, model: nn.Module) -> None:
+        """Refuse weights that are not a network's.
+
+        Args:
+            model: the network; stays as it is.
+
+        Raises:
+            BenchError: see `bench.checkpoint.fitting`.
+        """
+        fitting(model, load_tensors(self.path)[0], self.path)
 
     def label(self, defense: Defense) -> str:
         """What tables call it."""

@@ -356,11 +356,12 @@ class _Kind:
     spec: ModelSpec
 
 
-def _kind(spec: ModelSpec, request: Request) -> _Kind:
+def _kind(spec: ModelSpec, request: Request, given: GivenWeights | None) -> _Kind:
     """Build a network and look.
 
     Raises:
-        BenchError: its time steps are not those asked for, or nobody says how many a trained network takes.
+        BenchError: its time steps are not those asked for, nobody says how many a trained network takes, or the given
+            weights are another's.
     """
     model = build_without_rng(spec)
     if isinstance(model, Adapted):
@@ -372,6 +373,10 @@ def _kind(spec: ModelSpec, request: Request) -> _Kind:
                 "number it was trained with"
             )
         spec = replace(spec, T=model.T)
+    if given is not None:
+        # Before anything is computed: what its file says of itself, then what is in it.
+        given.check(spec)
+        given.fits(model)
     return _Kind(is_stochastic(model), takes_whole_trains(model), spec)
 
 
@@ -387,7 +392,7 @@ def _job(
     shared: _Shared,
 ) -> TrainJob:
     if spec.model not in shared.kinds:
-        shared.kinds[spec.model] = _kind(spec.model, request)
+        shared.kinds[spec.model] = _kind(spec.model, request, given)
     kind = shared.kinds[spec.model]
     stochastic = kind.stochastic
     noise_version = NOISE_VERSION if stochastic else 1
@@ -396,7 +401,6 @@ def _job(
         weights_key = f"train:{key_of(spec)}"
         trained = checkpoint_path(checkpoints, key_of(spec)).exists()
     else:
-        given.check(spec.model)
         weights_key, trained = f"file:{given.sha256}", True
     draws = request.draws or (STOCHASTIC_DRAWS if stochastic else 1)
     template = CellSpec(

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.parameters import converted, matched, shown_value, split_parameters
 from bench.recount import RECOUNT_VERSION
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
 from bench.spec import ARITHMETICS, AttackSpec, ModelSpec
+from bench.usermodel import UserModel, quiet
 from defenses.base import ConflictError, Defense
 from models.encoding import build_encoder
 from models.net import SpikingNet
@@ -351,15 +353,17 @@ def build_model(spec: ModelSpec) -> Any:
     if ":" in spec.name:
         arguments = {key: arguments[key] for key in taken_of(builder, spec.name)}
     try:
-        model = builder(**arguments)
-        if not entry.builtin:
-            model = _adapted(model, spec)
+        if entry.builtin:
+            model = builder(**arguments)
+        else:
+            with quiet(), entry.building() if isinstance(entry, UserModel) else nullcontext():
+                model = _adapted(builder(**arguments), spec)
         if spec.encoder:
             _encode(model, spec)
         settle_shapes(model, spec.in_shape, spec.T, frames=spec.frames)
     except BenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A builder may be anyone's code.
         what = str(error) if isinstance(error, ValueError) else describe(error)
         raise BenchError(f"model '{spec.name}' on {list(spec.in_shape)} inputs: {what}") from error

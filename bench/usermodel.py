@@ -7,10 +7,11 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench.errors import BenchError, describe
@@ -39,15 +40,24 @@ class UserModel(Entry):
         place, attribute = self._parts
         path = self.path()
         try:
-            with _importing():
+            if place not in sys.modules:
+                self._check_names(path)
+            with quiet(), _importing():
                 module = _from_file(path) if place.endswith(".py") else importlib.import_module(place)
         except BenchError:
             raise
-        except Exception as error:
-            raise BenchError(f"model '{self.name}': '{path}' failed to load: {describe(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise BenchError(
+                f"model '{self.name}': '{path}' failed to load: {describe(error)}{_mend(error, path, attribute)}"
+            ) from error
         found: Any = module
         for name in attribute.split("."):
             found = getattr(found, name, None)
+        if _is_network(found):
+            raise BenchError(
+                f"model '{self.name}': '{attribute}' in '{path}' is a network, not a function that builds one; write "
+                "one that returns it"
+            )
         if not callable(found):
             there = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
             own = [name for name in there if getattr(getattr(module, name), "__module__", "") == module.__name__]
@@ -56,6 +66,35 @@ class UserModel(Entry):
                 + (f"; it has {', '.join(own[:6])}" if own else "")
             )
         return found
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Inside the block the builder may be called: what it imports only then is found as when it was loaded."""
+        place, _ = self._parts
+        with _reaching(self.path()) if place.endswith(".py") else _importing():
+            yield
+
+    def _check_names(self, path: Path) -> None:
+        """Refuse a file whose imports would find other files than those that are in its fingerprint: Python has one
+        module of a name, and `models` is ours.
+
+        Raises:
+            BenchError: one of the user's own files has the name of a module that is loaded.
+        """
+        place, _ = self._parts
+        root = _root(path, place)
+        for file in _closure(path, root)[0]:
+            parts = (root / file).with_suffix("").relative_to(root).parts
+            if place.endswith(".py") and root / file == path.resolve():
+                continue
+            for end in range(1, len(parts) + (parts[-1] != "__init__")):
+                name = ".".join(parts[:end])
+                held = sys.modules.get(name)
+                if held is not None and root.joinpath(*parts[:end]) not in _places(held):
+                    raise BenchError(
+                        f"model '{self.name}' imports '{root / file}', but the module '{name}' is "
+                        f"{_shown(held)} here, and Python keeps one of a name: rename yours"
+                    )
 
     def origin(self) -> str:
         """Where the code lives."""
@@ -98,11 +137,11 @@ class UserModel(Entry):
                 raise BenchError(f"model '{self.name}': there is no file '{place}'")
             return path
         try:
-            with _importing():
+            with quiet(), _importing():
                 spec = importlib.util.find_spec(place)
         except (ImportError, ValueError, AttributeError):
             spec = None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Looking for a submodule imports its packages, which may be anyone's code.
             raise BenchError(f"model '{self.name}': '{place}' failed to load: {describe(error)}") from error
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -117,8 +156,37 @@ class UserModel(Entry):
 
 
 def user_model(name: str) -> UserModel | None:
-    """The model of a name that says where its builder is; None for a plain name."""
+    """The model of a name that says where its builder is; None for a plain name.
+
+    Raises:
+        BenchError: the name is a file without a function in it.
+    """
+    if ":" not in name and name.endswith(".py"):
+        raise BenchError(f"model '{name}' is a file: say which function in it builds the network, {name}:build")
     return UserModel(name, name, False) if ":" in name else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block what is printed goes to stderr: what a user's code says is not what a command answers."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _mend(error: BaseException, path: Path, attribute: str) -> str:
+    """What to do about a file that cannot be imported, where that is known."""
+    if isinstance(error, SystemExit):
+        return "; what is for the file as a program belongs under: if __name__ == '__main__':"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        place = ".".join(path.resolve().with_suffix("").parts[-2:])
+        return f"; a file of a package goes by its module's name, from the folder above: {place}:{attribute}"
+    return ""
+
+
+def _is_network(found: Any) -> bool:
+    """Whether it is a torch module, which is callable but builds nothing; torch is asked only if it is there."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(found, torch.nn.Module)
 
 
 @contextmanager
@@ -144,16 +212,36 @@ def _from_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        with _reaching(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.path.remove(folder)
     return module
+
+
+@contextmanager
+def _reaching(path: Path) -> Iterator[None]:
+    """Inside the block the folder of a file is on Python's path, as it is for `python path`."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _places(module: ModuleType) -> set[Path]:
+    """Where a loaded module is: its file without ending, or the folders of a package."""
+    folders = {Path(folder).resolve() for folder in getattr(module, "__path__", ())}
+    file = getattr(module, "__file__", None)
+    return folders if folders or not file else {Path(file).resolve().with_suffix("")}
+
+
+def _shown(module: ModuleType) -> str:
+    return f"'{module.__file__}'" if getattr(module, "__file__", None) else "another"
 
 
 def _root(path: Path, place: str) -> Path:

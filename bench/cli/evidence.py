@@ -43,6 +43,7 @@ def evidence(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Where the cell's weights are, if they moved.")
     ] = None,
+    model: o.CodeOf = None,
     plugins: o.Plugins = None,
     data_dir: o.DataDir = o.DEFAULT_DATA,
     results: o.Results = o.DEFAULT_RESULTS,
@@ -97,6 +98,7 @@ def evidence(
         batch=batch,
         dataset=dataset,
         weights_file=weights,
+        model_name=model,
     )
     header = {
         "key": row.key,

@@ -100,7 +100,8 @@ def figure(
     )
     where = pick_device(device, threads)
     n = count or (8 if name == "fig5" else 64)
-    shown = subjects(chosen_rows(rows, wanted, opened), opened, results / "checkpoints", data_dir, where, n, file)
+    chosen = chosen_rows(rows, wanted, opened)
+    shown = subjects(chosen, opened, results / "checkpoints", data_dir, where, n, file, model)
     if len({subject.name for subject in shown}) < len(shown):
         raise BenchError("two cells of one defense cannot be told apart in a figure; name one of them")
     used = cells_frame(opened, [subject.row for subject in shown])

@@ -67,7 +67,7 @@ def show(
     if form == "html" and not one_page:
         from bench.leaderboard.site.build import write_site
 
-        index = write_site(found, opened, output or Path("leaderboard"), results / "checkpoints", data_dir)
+        index = write_site(found, opened, output or Path("leaderboard"), results / "checkpoints", data_dir, model)
         print(f"wrote {index}")
         return
     text = write_boards(found, form)

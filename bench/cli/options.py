@@ -55,6 +55,14 @@ Attacks = Annotated[
         rich_help_panel=_WHAT,
     ),
 ]
+CodeOf = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="FILE.py:NAME",
+        help="The cell's model, where that is code of a file: it is run only if you name it.",
+    ),
+]
 DatasetName = Annotated[
     str | None,
     typer.Option(

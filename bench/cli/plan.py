@@ -1,6 +1,8 @@
 """`bench plan`: what `bench run` would do."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 
 from bench.cli.matrix import Matrix, takes_matrix
 from bench.cli.options import open_existing_store
@@ -25,7 +27,9 @@ def plan(matrix: Matrix) -> None:
     # To begin, run needs what this process needed up to here, and a third of it to show what it found and to end.
     crew = matrix.crew(device)
     workers = len(crew.devices) or crew.workers or 1
-    expected = estimate(made, store, device, workers, threads=crew.threads, start=_START * process_age())
+    # What a network prints is not what the command answers.
+    with redirect_stdout(sys.stderr):
+        expected = estimate(made, store, device, workers, threads=crew.threads, start=_START * process_age())
     if matrix.as_json:
         print(json.dumps(plan_json(made, expected), indent=1))
     else:

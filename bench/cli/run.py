@@ -47,7 +47,8 @@ def run(matrix: Matrix) -> None:
         print(json.dumps(results_json(report, store.target), indent=1))
     else:
         print_results(plan, report, store.target)
-        next_commands(report, matrix.protocol_options(), matrix.store_options())
+        own = any(job.spec.model.own_neurons for job in plan.jobs)
+        next_commands(report, matrix.protocol_options(), matrix.store_options(), own_neurons=own)
     if report.stopped:
         left = len(plan.cells) - len(store.done_keys(report.keys))
         print(

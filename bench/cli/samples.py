@@ -27,6 +27,7 @@ def draw(
     data_dir: Path,
     dataset: str | None,
     weights: Path | None,
+    model_name: str | None,
     device: str,
     threads: int | None,
 ) -> list[Path]:
@@ -38,6 +39,7 @@ def draw(
         folder: where to write.
         checkpoints, data_dir: folders of weights and datasets.
         dataset, weights: where the samples and weights are, if not where the row says.
+        model_name: of a model that is code of a file, as typed.
         device, threads: as typed.
 
     Returns:
@@ -59,7 +61,7 @@ def draw(
     cell = stored_cell(row)
     data = stored_images(cell, data_dir, dataset)
     where = pick_device(device, threads)
-    model = stored_network(cell, store, checkpoints, where, weights)
+    model = stored_network(cell, store, checkpoints, where, weights, model_name)
     numbers = telling(outcome, count)
     typer.echo(f"attacking {len(numbers)} samples again with {row.attack}, which gives what was scored", err=True)
     with _progress(row.attack, row.forwards / outcome.n * max(len(numbers), LEAST_ROWS)) as passed:

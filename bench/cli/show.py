@@ -81,6 +81,7 @@ def show(
             rich_help_panel=_DRAWN,
         ),
     ] = None,
+    model: o.CodeOf = None,
     plugins: o.Plugins = None,
     data_dir: o.DataDir = o.DEFAULT_DATA,
     device: o.Device = "auto",
@@ -98,8 +99,10 @@ def show(
 
       bench show 3f2a --samples 8 -o pictures
     """
-    if pictures is None and (output or dataset or weights):
-        raise BenchError("-o, --dataset and --weights are for drawn samples: give --samples 8 or another number")
+    if pictures is None and (output or dataset or weights or model):
+        raise BenchError(
+            "-o, --dataset, --weights and --model are for drawn samples: give --samples 8 or another number"
+        )
     if samples and repeat:
         raise BenchError("--samples shows what was measured and --repeat measures it again: leave one of them out")
     from attacks.events.threat import EVENTS
@@ -126,7 +129,7 @@ def show(
         from bench.cli.samples import draw
 
         folder = output or results / "samples"
-        places = (folder, results / "checkpoints", data_dir, dataset, weights)
+        places = (folder, results / "checkpoints", data_dir, dataset, weights, model)
         written = draw(opened, row, pictures, *places, device, threads)
         print(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
         return

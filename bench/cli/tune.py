@@ -150,7 +150,8 @@ def _plan(tuning: Tuning, found: "list[Search]", device: Any) -> None:
         known = Studies(store).trials(search.key) if store is not None else ()
         stored = sum(trial.number < budget for trial in known)
         # The default stands for all: other values take about as long.
-        one = estimate(search.plan({}), None, device, 1, threads=crew.threads)
+        with redirect_stdout(sys.stderr):
+            one = estimate(search.plan({}), None, device, 1, threads=crew.threads)
         lines.append(
             {
                 "study": search.key, "defense": search.defense, "trials": budget, "stored": stored,

@@ -35,6 +35,7 @@ def cell_evidence(
     batch: int = 32,
     dataset: str | None = None,
     weights_file: Path | None = None,
+    model_name: str | None = None,
 ) -> tuple[Evidence, CellSpec]:
     """Rebuild a stored cell's network and attack, and measure.
 
@@ -49,6 +50,7 @@ def cell_evidence(
         draws: realisations of a stochastic network's noise; None is 3, and 1 for a deterministic network.
         batch: images at a time.
         dataset, weights_file: where the images and weights are, if not where the row says.
+        model_name: see `stored_network`.
 
     Returns:
         the evidence, and the cell with the budget that was used.
@@ -58,7 +60,7 @@ def cell_evidence(
     """
     cell = stored_cell(row)
     images = stored_images(cell, data_dir, dataset)
-    model = stored_network(cell, store, checkpoints, device, weights_file)
+    model = stored_network(cell, store, checkpoints, device, weights_file, model_name)
     if not spiking_layers(model):
         raise BenchError(f"model '{cell.model.name}' has no spiking layers: there are no potentials to look at")
     cell = at_budget(cell, cell.attack.eps if eps is None else eps)

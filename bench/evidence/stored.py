@@ -1,5 +1,6 @@
 """From a stored cell back to its network and its images."""
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -34,7 +35,12 @@ def stored_cell(row: CellRow) -> CellSpec:
 
 
 def stored_network(
-    cell: CellSpec, store: Store, checkpoints: Path, device: torch.device, weights_file: Path | None = None
+    cell: CellSpec,
+    store: Store,
+    checkpoints: Path,
+    device: torch.device,
+    weights_file: Path | None = None,
+    model_name: str | None = None,
 ) -> nn.Module:
     """The network that a cell was measured on, with the very weights.
 
@@ -44,10 +50,18 @@ def stored_network(
         checkpoints: folder of trained weights.
         device: where to put it.
         weights_file: where the weights lie now; where they were when the cell was measured if not given.
+        model_name: of the model, as the user said it now: code that is named by its place is not run on the word of a
+            store alone, which may be anyone's.
 
     Raises:
-        BenchError: the checkpoint is missing or holds other weights, or the architecture's code has changed.
+        BenchError: the checkpoint is missing or holds other weights, the architecture's code has changed, or it is a
+            user's and was not named.
     """
+    if ":" in cell.model.name and cell.model.name != model_name:
+        raise BenchError(
+            f"the cell's model is code of a file, '{cell.model.name}', which is run only if you name it; if you trust "
+            f"it, add --model {shlex.quote(cell.model.name)}"
+        )
     kind, _, key = cell.weights.partition(":")
     known = store.weights(cell.weights)
     if known is None:

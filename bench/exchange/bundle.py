@@ -20,7 +20,7 @@ from bench.audit.join import AuditRow, hash_of_model
 from bench.canonical import canonical_json
 from bench.errors import BenchError
 from bench.outcome import Outcome, unpacked_length
-from bench.store import CellRow, Store
+from bench.store import CellRow, Store, nonfinite
 
 FORMAT, VERSION = "snn-bench results", 1
 
@@ -134,7 +134,8 @@ def bundle_json(bundle: Bundle) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "about": dict(bundle.about),
-        "weights": {key: dict(value) for key, value in bundle.weights.items()},
+        # The log of a training without a holdout has accuracies that are none.
+        "weights": {key: json.loads(nonfinite.dumps(dict(value))) for key, value in bundle.weights.items()},
         "audits": {key: dict(value) for key, value in bundle.audits.items()},
         "cells": [
             {
@@ -252,7 +253,7 @@ def _count(value: Any) -> int:
 
 
 def _checked_weights(data: Mapping[str, Any]) -> dict[str, Any]:
-    weights = {name: data[name] for name in ("sha256", "spec", "log", "seconds")}
+    weights = {name: nonfinite.loads(json.dumps(data[name])) for name in ("sha256", "spec", "log", "seconds")}
     if not re.fullmatch("[0-9a-f]{64}", str(weights["sha256"])):
         raise ValueError(f"'{str(weights['sha256'])[:20]}' is no SHA-256")
     if not isinstance(weights["spec"], dict) or not isinstance(weights["log"], list):

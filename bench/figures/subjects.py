@@ -100,6 +100,7 @@ def subjects(
     device: torch.device,
     n: int,
     dataset: str | None = None,
+    model_name: str | None = None,
 ) -> list[Subject]:
     """Rebuild the networks of some cells.
 
@@ -109,6 +110,7 @@ def subjects(
         device: where to compute.
         n: the first so many test images.
         dataset: the path of the images, where the cells' own label does not find them.
+        model_name: see `stored_network`.
 
     Raises:
         BenchError: a checkpoint or a dataset is missing or has changed, or the cells are of different images.
@@ -119,7 +121,7 @@ def subjects(
         if cell.test_hash != stored_cell(rows[0]).test_hash:
             raise BenchError("the cells of one figure must be of the same test images")
         images = stored_images(cell, data_dir, dataset)
-        model = stored_network(cell, store, checkpoints, device)
+        model = stored_network(cell, store, checkpoints, device, model_name=model_name)
         if not spiking_layers(model):
             raise BenchError(f"model '{cell.model.name}' has no spiking layers: there are no potentials to look at")
         threat = threat_of(cell.attack)

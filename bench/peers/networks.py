@@ -38,6 +38,8 @@ def trained(clean: Plan, store: Store, checkpoints: Path, device: torch.device) 
     files = {job.weights_key: job.weights_file for job in clean.jobs}
 
     def network(job: TrainJob) -> nn.Module:
-        return stored_network(cells[job.weights_key], store, checkpoints, device, files[job.weights_key])
+        cell, file = cells[job.weights_key], files[job.weights_key]
+        # It is the plan that named it, not the store.
+        return stored_network(cell, store, checkpoints, device, file, cell.model.name)
 
     return network

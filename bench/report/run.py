@@ -154,15 +154,17 @@ def _cells_of(row: CellRow) -> dict[str, str]:
     }
 
 
-def next_commands(report: Report, protocol: str, store: str) -> None:
+def next_commands(report: Report, protocol: str, store: str, *, own_neurons: bool = False) -> None:
     """Commands worth trying after this run.
 
     Args:
         report: what came of the run.
         protocol: every option the user typed, but for the names of defenses and attacks.
         store: options that name the store.
+        own_neurons: whether the model brings its own neurons, so that no defense may decide them.
     """
     console = make_console()
+    defenses = "vanilla,at" if own_neurons else "vanilla,at,tgo,tgo+at"
     if len(report.keys) > MOST_LINES:
         console.print("Next:")
         kind = next((kind for kind in report.kinds if kind.status == "done"), None)
@@ -174,7 +176,7 @@ def next_commands(report: Report, protocol: str, store: str) -> None:
         return
     lines = [
         f"bench show {report.rows[-1].key[:KEY_LENGTH]}{store}",
-        f"bench run -d vanilla,at,tgo,tgo+at -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{protocol}",
+        f"bench run -d {defenses} -a fgsm,rfgsm,pgd7,pgd10,pgd20,pgd40{protocol}",
         f"bench table{store}",
     ]
     # Options of attacks on events are not for those on frames.

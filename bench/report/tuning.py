@@ -12,7 +12,7 @@ from bench.frames import written_frame
 from bench.report.doubt import MARK
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, embolden, rate_piece
-from bench.report.text import KEY_LENGTH
+from bench.report.text import KEY_LENGTH, counted
 from bench.statistics import Rate
 from bench.tuning.result import Found, Judged
 
@@ -78,7 +78,7 @@ def trials_sheet(search: Found) -> Sheet:
     facts = ", ".join(
         [
             f"{settings['defense']} on {settings['dataset']} / {training['model']['name']}",
-            f"T {training['model']['T']}", f"{training['recipe']['epochs']} epochs", f"seed {settings['seed']}",
+            f"T {training['model']['T']}", counted(training["recipe"]["epochs"], "epoch"), f"seed {settings['seed']}",
             f"under {', '.join(settings['attacks'])} ({', '.join(settings['budgets'])})",
             f"{settings['n']} of {settings['held_out']} held-out images",
             f"{settings['of'] - settings['held_out']} trained on",
@@ -97,7 +97,10 @@ def _sentence(search: Found) -> str:
 
 
 def _notes(found: Sequence[Found]) -> tuple[str, ...]:
-    notes = ["The best of many is flattered by the images it was chosen on; on the test set: bench run --tuned."]
+    notes = [
+        "The best of many is flattered by the images it was chosen on; on the test set: bench run --tuned. Each "
+        "setting was trained once, and p knows of the images alone: for other seeds give --seed 0,1,2 there."
+    ]
     if any(trial.suspect for search in found for trial in search.trials):
         notes.append(f"{MARK} suspect, perhaps too high: the attacks may have been blinded; see bench show KEY.")
     return tuple(notes)

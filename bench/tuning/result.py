@@ -134,6 +134,9 @@ class Found:
     def says(self) -> str:
         """Whether the best is better than the default, in a sentence."""
         best, paired = self.best, self.against_default
+        if not self.trials:
+            # They are kept in batches, so an interrupted search may have none.
+            return "no trial is finished yet"
         if best is None:
             return "every trial failed"
         if self.default is None:

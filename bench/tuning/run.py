@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.errors import BenchError
+from bench.errors import BenchError, tells_of_memory
 from bench.plan import Plan, together
 from bench.scheduler import Report
 from bench.scheduler.dispatch import KILLED
@@ -44,8 +44,8 @@ def tune(search: Search, budget: int, store: Store, run: int, compute: RunBatch)
         what was found, and why it ended before the budget was spent: empty if it did not.
 
     Raises:
-        BenchError: the default cannot be planned, workers were killed at a trial, or the store can no longer be
-            written.
+        BenchError: the default cannot be planned, workers were killed or ran out of memory at a trial, or the store
+            can no longer be written.
     """
     studies = Studies(store)
     studies.begin(search.key, search.settings, search.space.as_json(), run)
@@ -105,7 +105,10 @@ def _row(studies: Studies, drawn: _Drawn, *, stopped: bool) -> TrialRow | None:
         error = studies.why([*keys, *(job.weights_key for job in drawn.plan.jobs)])
         if error is None and stopped:
             return None
-        if error is None or KILLED in error:
-            # Not the setting's fault, so it is not spent.
-            raise BenchError(f"trial {drawn.number} was not finished: {error or 'no reason is stored'}")
+        if error is not None and tells_of_memory(error):
+            error += "; use fewer --workers, a smaller --batch-size, or a larger machine, and give the command again"
+        elif error is not None and KILLED not in error:
+            return TrialRow(drawn.number, drawn.values, drawn.defense, tuple(keys), error)
+        # Not the setting's fault, so it is not spent.
+        raise BenchError(f"trial {drawn.number} was not finished: {error or 'no reason is stored'}")
     return TrialRow(drawn.number, drawn.values, drawn.defense, tuple(keys), error)

@@ -69,7 +69,8 @@ def test_the_guide_s_commands_run_as_shown(bench: Run, tiny_npz: Path, tmp_path:
     shown = bench("show", cells[0]["key"])
     assert "neurons of its own" in shown.stdout
     assert "T 10" in shown.stdout
-    evidence = bench("evidence", cells[0]["key"], "-n", "4", "--dataset", tiny_npz)
+    named = ["--model", cells[0]["model"]]
+    evidence = bench("evidence", cells[0]["key"], "-n", "4", "--dataset", tiny_npz, *named)
     assert evidence.returncode == 0, evidence.stderr
     assert "lif2.spikes" in evidence.stdout
     assert "gradient own" in evidence.stdout
@@ -119,6 +120,89 @@ def test_mistakes_are_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            "import sys\nsys.exit()\n",
+            "SystemExit: (own.py:2); what is for the file as a program belongs under: if __na",
+        ),
+        ("def build():\n    raise SystemExit(3)\n", "SystemExit: 3 (own.py:2)"),
+        (
+            "from .part import build\n",
+            "a file of a package goes by its module's name, from the folder above: pack.own:build",
+        ),
+        ("from torch import nn\nbuild = nn.Linear(1, 1)\n", "is a network, not a function that builds one"),
+    ],
+)
+def test_a_file_that_is_no_builder_says_what_to_do(source: str, says: str, tmp_path: Path, tiny_npz: Path) -> None:
+    path = tmp_path / "pack" / "own.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    with pytest.raises(BenchError) as error:
+        plan(tmp_path, tiny_npz, model=f"{path}:build")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_with_the_name_of_a_loaded_module_is_refused_and_not_confused(tmp_path: Path, tiny_npz: Path) -> None:
+    net = "from torch import nn\n{}\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH))\n"
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder / "models").mkdir(parents=True)
+        (tmp_path / folder / "models" / "vgg.py").write_text("WIDTH = 2\n")
+        (tmp_path / folder / "width_of_it.py").write_text("WIDTH = 2\n")
+        (tmp_path / folder / "net.py").write_text(net.format("from width_of_it import WIDTH"))
+    assert plan(tmp_path, tiny_npz, model=f"{tmp_path / 'a' / 'net.py'}:build").cells
+    with pytest.raises(BenchError, match=r"module 'width_of_it' is '.*a/width_of_it.py' here.*rename yours"):
+        plan(tmp_path, tiny_npz, model=f"{tmp_path / 'b' / 'net.py'}:build")
+    (tmp_path / "c" / "net.py").write_text(net.format("from models.vgg import WIDTH"))
+    with pytest.raises(BenchError, match=r"the module 'models' is '.*models/__init__.py' here.*rename yours"):
+        plan(tmp_path, tiny_npz, model=f"{tmp_path / 'c' / 'net.py'}:build")
+
+
+def test_what_a_builder_imports_only_when_it_is_called_is_found(tmp_path: Path, tiny_npz: Path) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "imported_late.py").write_text("WIDTH = 2\n")
+    (tmp_path / "late" / "net.py").write_text(
+        "def build():\n    from imported_late import WIDTH\n    from torch import nn\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH))\n"
+    )
+    assert plan(tmp_path, tiny_npz, model=f"{tmp_path / 'late' / 'net.py'}:build").cells
+
+
+def test_a_file_alone_asks_for_its_function(tmp_path: Path, tiny_npz: Path) -> None:
+    with pytest.raises(BenchError, match=r"say which function in it builds the network, own.py:build"):
+        plan(tmp_path, tiny_npz, model="own.py")
+
+
+def test_what_a_user_s_code_prints_is_not_the_answer(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "from torch import nn\nprint('imported')\n"
+        "class Loud(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        print('built')\n"
+        "        self.f = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+        "    def forward(self, x):\n        print('called')\n        return self.f(x)\n"
+    )
+    small = ["--dataset", tiny_npz, "-n", "8", "--json"]
+    for command in (["check-model"], ["plan", "-a", "pgd2", "--epochs", "1", "--model"]):
+        done = bench(*command, f"{tmp_path / 'loud.py'}:Loud", *small)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+        assert {"imported", "built", "called"} <= set(done.stderr.split())
+
+
+def test_what_is_proposed_next_can_be_run(bench: Run, tiny_npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+    )
+    small = ["--model", f"{tmp_path / 'plain.py'}:build", "--dataset", tiny_npz, "-n", "8", "--epochs", "1"]
+    done = bench("run", *small, "-a", "clean")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("bench run")]
+    again = bench("plan", *shlex.split(line)[2:])
+    assert again.returncode == 0, again.stderr
+
+
 def test_a_builder_that_takes_neurons_takes_every_defense(tmp_path: Path, tiny_npz: Path) -> None:
     path = tmp_path / "ours.py"
     path.write_text(
@@ -148,12 +232,50 @@ def test_weights_are_found_whoever_wrapped_them(nets: Path, tmp_path: Path, tiny
     assert model is not None
     wanted = {name: torch.rand_like(v) if v.is_floating_point() else v for name, v in model.state_dict().items()}
     raw = {name.removeprefix("net."): value for name, value in wanted.items()}
-    for tensors in (wanted, raw, {f"module.{name}": value for name, value in raw.items()}):
+    wrapped = [{f"{words}{name}": value for name, value in raw.items()} for words in ("module.", "model.net.", "_a.b.")]
+    for tensors in (wanted, raw, *wrapped):
         save_file(tensors, tmp_path / "w.safetensors")
         load_into(model, load_file(tmp_path / "w.safetensors"), tmp_path / "w.safetensors")
         assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
     with pytest.raises(BenchError, match=r"it lacks net.last.bias; it has an extra net.first.bias"):
         load_into(model, {"first.bias" if n == "last.bias" else n: v for n, v in raw.items()}, tmp_path)
+
+
+def test_a_network_saved_before_it_was_wrapped_fits_its_wrapper(nets: Path, tmp_path: Path, tiny_npz: Path) -> None:
+    spec = plan(tmp_path, tiny_npz, model="nets.py:jelly").cells[0].model
+    model = built(spec, None, torch.device("cpu"), steps_given=False)[0]
+    assert model is not None
+    inner = {name.removeprefix("net.net."): torch.ones_like(value) for name, value in model.state_dict().items()}
+    assert "0.weight" in inner
+    load_into(model, inner, tmp_path)
+    assert all(bool((value == 1).all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda held: {**held, "more": held["1.bias"].clone()}, "it has an extra more"),
+        (lambda held: {"1.weight": held["1.weight"]}, "it lacks 1.bias"),
+        (
+            lambda held: {"1.weight": held["1.weight"][:1], "2.b": held["1.bias"]},
+            r"1.bias; .* 2.b; 1.weight is \[1, 64\]",
+        ),
+        (lambda held: {name: value.half() for name, value in held.items()}, "torch.float16, not torch.float32"),
+        (lambda held: {name: value / 0 for name, value in held.items()}, "NaN or infinite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_a_run(
+    change: Any, says: str, tmp_path: Path, tiny_npz: Path
+) -> None:
+    path, weights = tmp_path / "plain.py", tmp_path / "w.safetensors"
+    path.write_text("from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n")
+    held = {"1.weight": torch.rand(2, 64), "1.bias": torch.rand(2)}
+    given = {"model": f"{path}:build", "weights": weights, "defenses": ("vanilla",)}
+    save_file(held, weights)
+    assert plan(tmp_path, tiny_npz, **given).cells
+    save_file({name: value.contiguous() for name, value in change(held).items()}, weights)
+    with pytest.raises(BenchError, match=says):
+        plan(tmp_path, tiny_npz, **given)
 
 
 def test_from_python_a_network_is_measured_and_given_back(nets: Path, tiny_npz: Path) -> None:

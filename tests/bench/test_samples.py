@@ -250,7 +250,7 @@ def test_cells_on_frames_and_on_images_are_drawn(stored: dict[str, tuple[Path, s
     [
         (("--samples", "0"), "error: --samples draws 1 to 64 samples, got 0"),
         (("--samples", "65"), "error: --samples draws 1 to 64 samples, got 65"),
-        (("-o", "x"), "error: -o, --dataset and --weights are for drawn samples"),
+        (("-o", "x"), "error: -o, --dataset, --weights and --model are for drawn samples"),
         (("--samples", "2", "--repeat"), "error: --samples N draws what was measured"),
         (("--samples", "2", "--weights", "none"), "error: the weights 'none' are not there"),
         (("--samples", "2", "--dataset", "digits4"), "error: the test images of 'digits4' are not those"),

@@ -24,6 +24,7 @@ def write_site(
     folder: Path,
     checkpoints: Path | None = None,
     data_dir: Path | None = None,
+    model_name: str | None = None,
 ) -> Path:
     """Write a leaderboard as a folder of pages that work without a server and without a network.
 
@@ -34,6 +35,7 @@ def write_site(
         store: where curves and outcomes are.
         folder: where to write.
         checkpoints, data_dir: where weights and images are; without them the pages have no attacked images.
+        model_name: see `stored_network`; of other models that are code of files the pages have none either.
 
     Returns:
         the first page.
@@ -47,7 +49,7 @@ def write_site(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
-            _write(boards, store, new, checkpoints, data_dir)
+            _write(boards, store, new, checkpoints, data_dir, model_name)
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
@@ -56,7 +58,14 @@ def write_site(
     return folder / "index.html"
 
 
-def _write(boards: Sequence[Board], store: Store, new: Path, checkpoints: Path | None, data_dir: Path | None) -> None:
+def _write(
+    boards: Sequence[Board],
+    store: Store,
+    new: Path,
+    checkpoints: Path | None,
+    data_dir: Path | None,
+    model_name: str | None,
+) -> None:
     (new / "entries").mkdir(parents=True)
     (new / _MARKER).write_text("written by bench leaderboard\n")
     for name in _ASSETS:
@@ -72,7 +81,7 @@ def _write(boards: Sequence[Board], store: Store, new: Path, checkpoints: Path |
     }
     for board in boards:
         for entry in board.entries:
-            drawn = pictures(entry, store, checkpoints, data_dir)
+            drawn = pictures(entry, store, checkpoints, data_dir, model_name)
             text = entry_page(board, entry, curves[entry.slug], drawn)
             (new / "entries" / f"{entry.slug}.html").write_text(text, encoding="utf-8")
     (new / "index.html").write_text(index(boards, curves), encoding="utf-8")

@@ -15,7 +15,9 @@ from bench.store import Store
 IMAGES = 4
 
 
-def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Path | None) -> str:
+def pictures(
+    entry: Entry, store: Store, checkpoints: Path | None, data_dir: Path | None, model_name: str | None = None
+) -> str:
     """The first test images, what the strongest attack makes of them, and the difference; or why there are none."""
     head = "<h2>Attacked images</h2>"
     if not entry.seeds:
@@ -35,7 +37,7 @@ def pictures(entry: Entry, store: Store, checkpoints: Path | None, data_dir: Pat
     try:
         cell = stored_cell(row)
         images = stored_images(cell, data_dir)
-        model = stored_network(cell, store, checkpoints, device)
+        model = stored_network(cell, store, checkpoints, device, model_name=model_name)
         x = images.pixels(images.x_test[:IMAGES], device)
         y = images.y_test[: len(x)].to(device)
         attacked = attacked_images(model, x, y, cell)

@@ -65,3 +65,7 @@ def test_a_difference_that_one_test_would_call_real_is_luck_among_many() -> None
 def test_without_a_default_there_is_nothing_to_compare_with() -> None:
     assert search(trial(0, None), trial(1, first(9))).says == "the default failed, so there is nothing to compare with"
     assert search(trial(0, None)).says == "every trial failed"
+
+
+def test_a_search_that_was_cut_off_at_once_has_not_failed() -> None:
+    assert search().says == "no trial is finished yet"

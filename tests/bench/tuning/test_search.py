@@ -12,7 +12,11 @@ import pytest
 import torch
 from trying import asked, computing, search_of, tuned
 
-from bench.errors import BenchError
+from bench.errors import BenchError, describe, is_out_of_memory, tells_of_memory
+from bench.evaluation import Room
+from bench.exchange.bundle import collect_bundle
+from bench.exchange.files import read_results, write_results
+from bench.exchange.merge import merge_bundle
 from bench.plan import Plan, make_plan
 from bench.report.tuning import winner_commands
 from bench.scheduler import Listener, Report, run_plan
@@ -122,6 +126,39 @@ def test_a_setting_that_diverges_is_a_spent_trial_with_its_reason(tiny_npz: Path
     assert trials_of(again) == trials_of(result)
 
 
+def test_memory_that_ran_out_spends_no_trial(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("injected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.scheduler.work.train", full)
+        with pytest.raises(BenchError, match=r"trial 0 was not finished: OutOfMemoryError.*smaller --batch-size"):
+            tuned(asked(tiny_npz), tmp_path, 1)
+    _, result = tuned(asked(tiny_npz), tmp_path, 1)
+    assert result.default is not None and result.default.trial.error is None
+
+
+@pytest.mark.parametrize(
+    ("error", "of_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
+        (ValueError("training diverged"), False),
+    ],
+)
+def test_an_error_in_words_says_what_it_was(error: Exception, of_memory: bool) -> None:
+    assert tells_of_memory(describe(error)) == is_out_of_memory(error) == of_memory
+
+
+def test_an_attack_that_finds_no_room_says_so_in_words() -> None:
+    room = Room()
+    room.batch = 1
+    with pytest.raises(BenchError) as error:
+        room.shrink("attack 'pgd2'")
+    assert tells_of_memory(str(error.value))
+
+
 def test_where_everything_fails_it_says_so(tiny_npz: Path, tmp_path: Path) -> None:
     request = asked(tiny_npz, recipe={"lr": 1e30})
     _, result = tuned(request, tmp_path, 2)
@@ -209,6 +246,32 @@ def test_trials_are_no_results(searched: tuple[Path, Path]) -> None:
         len(store.cells(dataset=name)) == 2 == sum(kind.cells for kind in store.kinds(None, study.trials[0].cells)) + 1
     )
     assert store.cell(study.trials[1].cells[0][:12]).dataset == name
+
+
+@pytest.mark.parametrize("ending", [".json", ".parquet"])
+def test_trials_that_were_carried_elsewhere_answer_there(
+    ending: str, searched: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, npz = searched
+    here = Store(folder / "bench.sqlite")
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    write_results(tmp_path / f"x{ending}", collect_bundle(here, here.cells(dataset="held-out:19-of-96:tiny")))
+    elsewhere = Store(tmp_path / "bench.sqlite")
+    merge_bundle(elsewhere, read_results(tmp_path / f"x{ending}"), note={})
+    search = search_of(asked(npz, defenses=("mc",)), folder)
+    reports = []
+
+    def compute(search: Search, numbers: range, plan: Plan) -> Report:
+        reports.append(computing(tmp_path, elsewhere)(search, numbers, plan))
+        return reports[-1]
+
+    result, _ = tune(search, 2, elsewhere, elsewhere.begin_run({}), compute)
+    assert [report.computed for report in reports] == [0]
+    assert trials_of(result) == trials_of(found(here, Studies(here).all()[0]))
+    for row in elsewhere.cells(dataset="held-out:19-of-96:tiny"):
+        known = elsewhere.weights(row.weights_key)
+        assert known is not None and np.isnan(known["log"][0]["clean"])
 
 
 def test_a_trial_is_kept_once(searched: tuple[Path, Path]) -> None:
