@@ -19,7 +19,8 @@ def doubts(row: CellRow) -> tuple[Finding, ...]:
 def reasons(row: CellRow) -> list[str]:
     """What speaks against a cell, a few words each."""
     held = row.audit.findings if row.audit else ()
-    named = [f"audit: {finding.check}" if finding in held else finding.check for finding in doubts(row)]
+    # A cell's own finding may be the audit's too.
+    named = [*dict.fromkeys(f"audit: {one.check}" if one in held else one.check for one in doubts(row))]
     # Cells of the first releases have flags and no findings.
     return named or ([f"{count} {_FLAGS[name]}" for name, count in row.flags.items()] if row.verdict == INVALID else [])
 

@@ -139,6 +139,11 @@ def test_a_suspect_rate_is_marked_and_the_reasons_are_counted_below(form: str) -
     assert MARK not in render(matrix(rows[:1]), form)
 
 
+def test_what_a_cell_and_its_audit_both_found_counts_once() -> None:
+    same = replace(doubted("at", "pgd7", TIES), findings=(TIES, CALM, TIES))
+    assert "1 of 1 cells (audit: ties 1)" in render(matrix([same]), "text")
+
+
 def test_an_invalid_audit_takes_a_network_s_cells_out_of_the_table() -> None:
     broken = Finding("nan", "invalid", 0.1, 0.0, "NaN logits")
     rows = [row("at", "fgsm"), doubted("tgo", "fgsm", broken, verdict="invalid")]
