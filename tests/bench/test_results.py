@@ -11,7 +11,7 @@ from support import ROOT, Run
 from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
 
-PAGES = ("cifar10-cnn-medium", "cifar10-wrn16-4", "events-n-mnist", "events-digits-dvs")
+PAGES = ("digits-defenses", "cifar10-cnn-medium", "cifar10-wrn16-4", "events-n-mnist", "events-digits-dvs")
 
 
 @pytest.mark.parametrize("name", PAGES)
