@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyautoattack
 import pytest
 import torch
 from foreign import inside, linear_net, predicted, smooth_net, surroundings
@@ -27,6 +26,8 @@ from attacks.gradients.conversion import Conversion
 from attacks.threat import Norm
 from models.random import CounterRNG
 
+# Not on every machine that has a GPU to test.
+pyautoattack = pytest.importorskip("pyautoattack")
 RNG = Callable[..., CounterRNG]
 LINF, L2 = Threat(Fraction(1, 20)), Threat(Fraction(1, 2), "l2")
 MEMBERS = ("apgd-ce", "apgd-t", "fab-t", "square")

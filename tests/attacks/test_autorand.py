@@ -5,7 +5,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pyautoattack
 import pytest
 import torch
 from foreign import inside, predicted, smooth_net
@@ -25,6 +24,8 @@ from bench.spec import CellSpec, ModelSpec
 from models.neurons import NeuronSpec
 from models.random import CounterRNG, active_noise_stream, noise_stream
 
+# Not on every machine that has a GPU to test.
+pyautoattack = pytest.importorskip("pyautoattack")
 RNG = Callable[..., CounterRNG]
 NOTHING = Threat(Fraction(1, 10**9))
 QUANTILE = -1.2815515655446004
