@@ -156,6 +156,8 @@ def test_cancel_ends_what_runs_on_the_cluster(
     process = start([*tiny_run, "--plugin", str(plugin), "-a", "slow,fgsm", *on_cluster], tmp_path)
     wait_for(lambda: list(tmp_path.glob("slow-*")), process)
     database = on_cluster[5]
+    # Another worker may still be at it.
+    wait_for(lambda: Store(database).cells(status="done"), process)
     shown = json.loads(bench("status", "--store", database, "--json").stdout)["campaigns"]
     assert [(c["state"], c["running"]) for c in shown] == [("running", 1)]
     assert bench("cancel", "--store", database).returncode == 0
