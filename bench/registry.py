@@ -246,6 +246,7 @@ MODELS = Registry(
     {
         "cnn-small": "models.cnn:cnn_small",
         "cnn-medium": "models.cnn:cnn_medium",
+        "cnn-large": "models.cnn:cnn_large",
         "tiny": "models.tiny:tiny",
         "tiny-wide": "models.tiny:tiny_wide",
         "vgg11": "models.vgg:VGG11",

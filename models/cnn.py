@@ -67,3 +67,13 @@ def cnn_medium(
 ) -> SpikingCNN:
     """Three spiking convolutions of 32, 64 and 128 channels, strides 2, 2, 2; for colour images on a CPU."""
     return SpikingCNN(num_classes, in_shape[0], (32, 64, 128), (2, 2, 2), neuron, **encoding)
+
+
+def cnn_large(
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    neuron: NeuronFactory,
+    **encoding: Unpack[Encoding],
+) -> SpikingCNN:
+    """Five spiking convolutions of 32, 64, 128, 128 and 256 channels, strides 1, 2, 2, 1, 2; 0.54 million weights."""
+    return SpikingCNN(num_classes, in_shape[0], (32, 64, 128, 128, 256), (1, 2, 2, 1, 2), neuron, **encoding)

@@ -25,7 +25,7 @@ _FORMATS = ("text", "md", "json")
 def perf(
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="wrn16-4 (the default), vgg11, cnn-small or cnn-medium."),
+        typer.Option("--model", metavar="NAME", help="wrn16-4 (the default), vgg11, cnn-small, cnn-medium, cnn-large."),
     ] = None,
     only: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ from bench.spec import ModelSpec
 CNNS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "cnn-small": ((32, 64, 64), (1, 2, 1)),
     "cnn-medium": ((32, 64, 128), (2, 2, 2)),
+    "cnn-large": ((32, 64, 128, 128, 256), (1, 2, 2, 1, 2)),
 }
 """Channels and strides of each convolution."""
 MODELS = ("wrn16-4", "vgg11", *CNNS)

@@ -7,7 +7,7 @@ from torch import nn
 
 from bench.registry import MODELS
 from models import NeuronSpec, SpikingNet
-from models.cnn import cnn_medium, cnn_small
+from models.cnn import cnn_large, cnn_medium, cnn_small
 from models.neurons import spiking_layers
 from models.tiny import tiny, tiny_wide
 from models.vgg import VGG11
@@ -16,6 +16,7 @@ from models.wrn import ConvexCombination, WRN16x4
 BUILDERS = {
     "cnn-small": cnn_small,
     "cnn-medium": cnn_medium,
+    "cnn-large": cnn_large,
     "vgg11": VGG11,
     "wrn16-4": WRN16x4,
     "tiny": tiny,
