@@ -17,6 +17,7 @@ from attacks.grid import counts_of, of_counts
 from attacks.losses import margin
 from attacks.threat import Threat
 from bench.arithmetic import computing
+from bench.costs.passes import planned, settings_of
 from bench.data.dataset import Dataset
 from bench.data.events import EventDataset
 from bench.edited import propose_edits
@@ -30,6 +31,12 @@ from models.random import active_noise_stream, derive_key, noise_stream
 
 _LEAST_BATCH = 8
 """Convolutions of fewer images may round otherwise than those of many."""
+_SPAN = 8
+"""Chunks that a GPU attacks at once where it would have too little to do with one."""
+_SMALL = 1_000_000
+"""Weights of a network whose calls take a GPU less time than it takes to ask for them."""
+_SPAN_PASSES = 1_000 * CHUNK
+"""Passes in images after which outcomes are stored: a kill, or the end of a budget, may cost so many."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,12 @@ class Room:
 
     Args:
         batch: to begin with.
+        span: chunks at once, where the network and the device are such that more than one is faster.
     """
 
-    def __init__(self, batch: int = CHUNK) -> None:
+    def __init__(self, batch: int = CHUNK, span: int = _SPAN) -> None:
         self.batch = batch
+        self.span = span if batch == CHUNK else 1
 
     @property
     def shrunk(self) -> int | None:
@@ -110,20 +119,40 @@ def evaluate(
     room = room or Room()
     # Scores and rebuilt networks are the reference's only inside; nothing of it may outlive a yield.
     how = "reference" if cells[0].attack.arithmetic == "reference" else "fast"
-    for start in range(0, cells[0].n, CHUNK):
-        if start not in done:
-            result = None
-            while result is None:
-                try:
-                    with computing(model, how, device):
-                        result = _evaluate_chunk(CountedModel(model), dataset, cells, start, device, known, room.batch)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                # Outside of the except block: the error holds on to what filled the memory.
-                if result is None:
-                    _make_room(cells[0], room, device)
-            yield result
+    # Spans begin where they always do, so that a resumed run computes what an uninterrupted one does.
+    wide = CHUNK * _chunks_at_once(model, cells, device)
+    for first in range(0, cells[0].n, wide):
+        starts = range(first, min(first + wide, cells[0].n), CHUNK)
+        if all(start in done for start in starts):
+            continue
+        results: list[ChunkResult] | None = None
+        while results is None:
+            try:
+                with computing(model, how, device):
+                    results = _evaluate_span(CountedModel(model), dataset, cells, starts, device, known, room)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except block: the error holds on to what filled the memory.
+            if results is None and len(starts) > 1 and room.span > 1:
+                room.span = 1
+                _free(device)
+            elif results is None:
+                _make_room(cells[0], room, device)
+        yield from (result for result in results if result.start not in done)
+
+
+def _chunks_at_once(model: nn.Module, cells: Sequence[CellSpec], device: torch.device) -> int:
+    """How many chunks an attack is given at once. Not a matter of time measured or memory free: rounding on a GPU
+    depends on it, and outcomes may not depend on the machine's state."""
+    attack = cells[0].attack
+    entry = ATTACKS.entry(attack.family)
+    if device.type != "cuda" or attack.norm == EVENTS or not entry.builtin or ATTACKS.get(attack.family).own_batches:
+        return 1
+    if sum(parameter.numel() for parameter in model.parameters()) > _SMALL:
+        return 1
+    work = planned(settings_of(cells))
+    return max(1, min(_SPAN, int(_SPAN_PASSES / max((work.forwards + work.backwards) / work.chunks, 1))))
 
 
 def _make_room(cell: CellSpec, room: Room, device: torch.device) -> None:
@@ -134,31 +163,43 @@ def _make_room(cell: CellSpec, room: Room, device: torch.device) -> None:
             "for a batch as a whole, so that halves would have other outcomes; use a device with more memory"
         )
     room.shrink(f"attack '{attack.name}'")
+    _free(device)
+
+
+def _free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def _evaluate_chunk(
+def _evaluate_span(
     counted: "CountedModel",
     dataset: Dataset,
     cells: Sequence[CellSpec],
-    start: int,
+    starts: range,
     device: torch.device,
     known: "CleanScores",
-    batch: int,
-) -> ChunkResult:
-    """One chunk, `batch` images at once."""
-    size = min(CHUNK, cells[0].n - start)
-    # Even parts: a remainder of one or two images would be convolved by other kernels, which round otherwise.
-    parts = torch.arange(start, start + size).tensor_split(-(-size // batch))
-    results = [_evaluate_part(counted, dataset, cells, index, device, known) for index in parts]
-    return ChunkResult(
-        start,
-        {cell: Outcome.concatenate([result.outcomes[cell] for result in results]) for cell in cells},
-        sum(result.forwards for result in results),
-        sum(result.backwards for result in results),
-    )
+    room: Room,
+) -> list[ChunkResult]:
+    """Consecutive chunks: attacked together if there is room, or one by one, `room.batch` images at once."""
+    last = min(starts[-1] + CHUNK, cells[0].n)
+    if len(starts) > 1 and room.span > 1:
+        return _evaluate_part(counted, dataset, cells, torch.arange(starts[0], last), device, known)
+    results = []
+    for start in starts:
+        # Even parts: a remainder of one or two images would be convolved by other kernels, which round otherwise.
+        size = min(CHUNK, last - start)
+        parts = torch.arange(start, start + size).tensor_split(-(-size // room.batch))
+        found = [_evaluate_part(counted, dataset, cells, index, device, known)[0] for index in parts]
+        results.append(
+            ChunkResult(
+                start,
+                {cell: Outcome.concatenate([part.outcomes[cell] for part in found]) for cell in cells},
+                sum(part.forwards for part in found),
+                sum(part.backwards for part in found),
+            )
+        )
+    return results
 
 
 def _evaluate_part(
@@ -168,27 +209,72 @@ def _evaluate_part(
     index: Tensor,
     device: torch.device,
     known: "CleanScores",
-) -> ChunkResult:
-    first, start = cells[0], int(index[0])
-    score_key = derive_key(first.weights, first.test_hash, "scoring noise")
+) -> list[ChunkResult]:
+    """Images that are attacked at once, within one chunk or several whole ones: a result for each."""
+    first = cells[0]
+    key = derive_key(first.weights, first.test_hash, "scoring noise")
     x = dataset.pixels(dataset.x_test[index], device)
     y = dataset.y_test[index].to(device)
-    samples = index.to(device)
-    counted.reset(samples)
-    which = (first.weights, start, len(index), first.draws, first.attack.arithmetic == "reference")
+    counted.reset(index.to(device))
+    # Scored chunk by chunk however many are attacked at once: what a network does on an image does not depend on the
+    # attack, down to the last bit.
+    chunks = [_Chunk(int(part[0]), part - index[0], part.to(device)) for part in index.split(CHUNK)]
+    clean = [_clean(counted, first, chunk, x, y, key, known) for chunk in chunks]
+    proposed = _proposed(counted, dataset, cells, index, x, y)
+    results = []
+    for chunk, scores in zip(chunks, clean, strict=True):
+        placebo = score(counted, chunk.of(x), chunk.of(y), chunk.samples, key, first.draws)
+        flags = _flags(counted, chunk.rows, scores, placebo)
+        outcomes = {
+            cell: _judge(
+                counted, chunk.of(y), chunk, proposed[cell.attack.steps].of(chunk), scores, flags, key, cell.draws
+            )
+            for cell in cells
+        }
+        results.append((chunk.start, outcomes))
+    return [
+        ChunkResult(start, outcomes, forwards, backwards)
+        for (start, outcomes), forwards, backwards in zip(
+            results, _shared(counted.forwards, chunks), _shared(counted.backwards, chunks), strict=True
+        )
+    ]
+
+
+class _Chunk(NamedTuple):
+    """Images that are scored at once: the number of the first, which rows of the batch they are, their numbers."""
+
+    start: int
+    rows: Tensor
+    samples: Tensor
+
+    def of(self, batch: Tensor) -> Tensor:
+        """Its rows; where they are all, the batch itself, whose layout in memory decides how sums are rounded."""
+        return batch if len(self.rows) == len(batch) else batch[self.rows.to(batch.device)]
+
+
+def _shared(passes: int, chunks: Sequence[_Chunk]) -> list[int]:
+    """Passes of a batch by its chunks' sizes: nobody knows which image they were for."""
+    sizes = [len(chunk.rows) for chunk in chunks]
+    ends = [passes * sum(sizes[: k + 1]) // sum(sizes) for k in range(len(sizes))]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _clean(
+    counted: "CountedModel",
+    first: CellSpec,
+    chunk: _Chunk,
+    x: Tensor,
+    y: Tensor,
+    key: int,
+    known: "CleanScores",
+) -> "Score":
+    which = (first.weights, chunk.start, len(chunk.rows), first.draws, first.attack.arithmetic == "reference")
     if which not in known:
-        known[which] = score(counted, x, y, samples, score_key, first.draws)
+        known[which] = score(counted, chunk.of(x), chunk.of(y), chunk.samples, key, first.draws)
     else:
         # A cell's cost is what it would cost alone, whatever ran before it.
-        counted.forwards += first.draws * len(x)
-    clean = known[which]
-    proposed = _proposed(counted, dataset, cells, index, x, y)
-    flags = _flags(counted, clean, score(counted, x, y, samples, score_key, first.draws))
-    outcomes = {
-        cell: _judge(counted, y, samples, proposed[cell.attack.steps], clean, flags, score_key, cell.draws)
-        for cell in cells
-    }
-    return ChunkResult(start, outcomes, counted.forwards, counted.backwards)
+        counted.forwards += first.draws * len(chunk.rows)
+    return known[which]
 
 
 class _Proposed(NamedTuple):
@@ -197,6 +283,13 @@ class _Proposed(NamedTuple):
     candidate: Candidate
     inside: Tensor
     edits: NDArray[np.int32] | None
+
+    def of(self, chunk: "_Chunk") -> "_Proposed":
+        """What it proposes for one chunk. Recordings are attacked a chunk at a time."""
+        edits = self.edits if len(chunk.rows) == len(self.inside) else None
+        last = chunk.of(self.candidate.last)
+        best = last if self.candidate.best is self.candidate.last else chunk.of(self.candidate.best)
+        return _Proposed(Candidate(last, best), chunk.of(self.inside), edits)
 
 
 def _proposed(
@@ -252,14 +345,14 @@ def score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, dra
     return Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
 
 
-def _flags(counted: "CountedModel", clean: Score, placebo: Score) -> Tensor:
+def _flags(counted: "CountedModel", rows: Tensor, clean: Score, placebo: Score) -> Tensor:
     """What is wrong with images whatever the attack proposed, uint8 [N].
 
     The placebo is the attack with eps = 0: its only legal proposal is the image itself, so the image is scored
     once more, after the attack, by the path that its proposals take.
     """
     differs = (placebo.correct != clean.correct).any(1) | (placebo.nan != clean.nan)
-    zero, unwatched = counted.zero_gradient.to(differs.device), ~counted.watched.to(differs.device)
+    zero, unwatched = (seen[rows].to(differs.device) for seen in (counted.zero_gradient, ~counted.watched))
     return _bits({Flag.PLACEBO: differs, Flag.ZERO_GRADIENT: zero, Flag.UNWATCHED: unwatched})
 
 
@@ -272,7 +365,7 @@ def _bits(flags: dict[Flag, Tensor]) -> Tensor:
 def _judge(
     model: nn.Module,
     y: Tensor,
-    samples: Tensor,
+    chunk: _Chunk,
     proposed: _Proposed,
     clean: Score,
     flags: Tensor,
@@ -280,9 +373,9 @@ def _judge(
     draws: int,
 ) -> Outcome:
     candidate = proposed.candidate
-    last = score(model, candidate.last, y, samples, key, draws)
+    last = score(model, candidate.last, y, chunk.samples, key, draws)
     same = candidate.best is candidate.last
-    best = last if same else score(model, candidate.best, y, samples, key, draws)
+    best = last if same else score(model, candidate.best, y, chunk.samples, key, draws)
     flags = flags | _bits(
         {
             Flag.NAN: clean.nan | last.nan | best.nan,

@@ -130,3 +130,47 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(
     monkeypatch.setattr(evaluation, "_make_room", lambda *_: pytest.fail("nothing to make room for"))
     with pytest.raises((BenchError, RuntimeError), match="out of memory"):
         list(evaluate(model, plan.dataset, job.cells, device=CPU))
+
+
+@pytest.mark.parametrize(("defense", "attack"), [("vanilla", "pgd3"), ("vanilla", "sweep2"), ("nlif", "pgd2:eot=2")])
+def test_chunks_attacked_together_come_out_as_each_alone(
+    tiny_npz: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch, defense: str, attack: str
+) -> None:
+    plan = plan_of(tiny_npz, checkpoints, defense, (attack,))
+    [job] = plan.jobs
+    model = trained(job, plan, checkpoints)
+
+    def seen(done: frozenset[int] = frozenset(), room: Room | None = None) -> dict[int, list[bytes]]:
+        results = list(evaluate(model, plan.dataset, job.cells, device=CPU, done=done, room=room))
+        passes.append((sum(r.forwards for r in results), sum(r.backwards for r in results)))
+        return {r.start: [o.pack() for o in r.outcomes.values()] for r in results}
+
+    passes: list[tuple[int, int]] = []
+    alone = seen()
+    monkeypatch.setattr(evaluation, "_chunks_at_once", lambda *_: 8)
+    widths = []
+    inner = evaluation.propose
+    monkeypatch.setattr(evaluation, "propose", lambda m, x, *rest: widths.append(len(x)) or inner(m, x, *rest))  # type: ignore[func-returns-value]
+    assert seen() == alone
+    assert widths == [150]
+    assert passes[0] == passes[1]
+    # What is stored is not yielded again, and what is not comes out of the same span.
+    assert seen(frozenset({0})) == {128: alone[128]}
+    assert widths == [150, 150]
+    room = Room()
+    memory = Memory(140)
+    memory.put_on(monkeypatch)
+    assert seen(room=room) == alone
+    assert (memory.failures, room.span, room.batch, widths[-2:]) == (1, 1, 128, [128, 22])
+
+
+def test_only_a_small_network_on_a_gpu_is_given_several_chunks(tiny_npz: Path, checkpoints: Path) -> None:
+    plan = plan_of(tiny_npz, checkpoints, "vanilla", ("pgd3", "art:FastGradientMethod", "pgd3000"))
+    [job] = plan.jobs
+    model = trained(job, plan, checkpoints)
+    gpu, at_once = torch.device("cuda"), evaluation._chunks_at_once
+    short, art, long = ([cell] for cell in sorted(job.cells, key=lambda c: (c.attack.steps, c.attack.family != "pgd")))
+    short, art = (short, art) if short[0].attack.family == "pgd" else (art, short)
+    assert at_once(model, short, gpu) == 8
+    assert at_once(model, short, CPU) == at_once(model, art, gpu) == at_once(model, long, gpu) == 1
+    assert at_once(torch.nn.Linear(1000, 1001), short, gpu) == 1
