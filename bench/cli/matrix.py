@@ -4,20 +4,18 @@ import functools
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import typer
 
 from bench.cli import options as o
-from bench.cli.matrix_file import MatrixFile, Options, Part, Values, read_matrix_file
+from bench.cli.matrix_file import MatrixFile
 from bench.errors import BenchError
-from bench.names import split_list
 from bench.secret import masked
 
 if TYPE_CHECKING:
@@ -32,11 +30,8 @@ _ONCE = ("defenses", "attacks", "preset", "file", "weights", "tuned", "max_time"
 """Options that belong to one command, and not to the next that is worth trying."""
 _OF_THE_TEST = ("count", "draws", "seeds")
 """Options of a measurement that are not those of a search for what is to be measured."""
+
 Typed = TypeVar("Typed", bound="Matrix")
-_OF_A_TRAINING = ("defense", "dataset", "model", "plugin")
-"""Options that say what a part trains, beside those of the training itself."""
-_OF_A_SEARCH = ("attacks", "trials", "seeds")
-"""Options that say how settings are tried, beside those of the protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +107,8 @@ class Matrix:
         Raises:
             BenchError: a mistake in the options or in the file.
         """
-        from bench.plan import in_turn
+        from bench.cli.parts import matrices, said_of, search_command
+        from bench.plan import in_turn, together
 
         if self.file is None:
             o.load_plugins(self.plugins)
@@ -123,12 +119,14 @@ class Matrix:
         loaded: dict[str, Dataset] = {}
         found: dict[tuple[str, str, str], list[Plan]] = {}
         for part in self.file_parts.parts:
-            for matrix in self._matrices(part):
-                with said_of(part.where):
-                    plan = matrix._resolved(loaded, self._search_command())
-                plan = replace(plan, asked=(matrix.typed_options(),))
-                data = plan.dataset
-                found.setdefault((data.name, data.train_hash, data.test_hash), []).append(plan)
+            left = matrices(part, self)
+            if not left:
+                continue
+            with said_of(part.where):
+                plan = together([matrix._resolved(loaded, search_command(self)) for matrix in left])
+            plan = replace(plan, asked=tuple(matrix.typed_options() for matrix in left))
+            data = plan.dataset
+            found.setdefault((data.name, data.train_hash, data.test_hash), []).append(plan)
         if not found:
             raise BenchError(f"{self.file}: nothing is left to run; every part excludes all that is asked for")
         return [
@@ -169,7 +167,9 @@ class Matrix:
             BenchError: see `read_matrix_file`.
         """
         assert self.file is not None
-        return read_matrix_file(self.file, _options_of(type(self), search=False), _options_of(type(self), search=True))
+        from bench.cli.parts import read
+
+        return read(self.file, type(self))
 
     @property
     def all_plugins(self) -> list[Path]:
@@ -178,51 +178,6 @@ class Matrix:
             return self.plugins or []
         named = (name for part in self.file_parts.parts for name in part.values.get("plugin", ()))
         return [Path(name) for name in dict.fromkeys(named)]
-
-    def searched_parts(self) -> "list[tuple[str, Matrix]]":
-        """What a file's parts that are to be tuned train, each with where it stands, under the options of its table
-        `tune`: what those and the command leave open is what all parts share, or the default.
-
-        Raises:
-            BenchError: a mistake in the file, or no part says `tuned = true`.
-        """
-        file = self.file_parts
-        of_training = {*_OF_A_TRAINING, *(name for name, f in _named(Matrix).items() if _panel(f) == o.TRAINING)}
-        not_shared = {"attack", "seed", "tuned", *(_named_of(name) for name in _OF_THE_TEST)}
-        shared = {name: value for name, value in file.shared.items() if name not in not_shared}
-        found = []
-        for part in file.parts:
-            if "tuned" not in part.values:
-                continue
-            own = {name: value for name, value in part.values.items() if name in of_training and name not in not_shared}
-            values = {name: value for name, value in shared.items() if name not in of_training} | own
-            for matrix in self._matrices(part):
-                searched = values | {"defense": tuple(matrix.defenses or ["vanilla"])} | dict(file.search or {})
-                with said_of(part.where):
-                    found.append((part.where, self._overriding(_read(type(self), searched))))
-        if not found:
-            raise BenchError(f"{self.file}: no part says tuned = true, so there is nothing to search")
-        return found
-
-    def _matrices(self, part: Part) -> "list[Matrix]":
-        """A part with what was typed, as matrices: several where it excludes some cells."""
-        with said_of(part.where):
-            whole = self._overriding(_read(Matrix, part.values))
-        if not part.excluded:
-            return [whole]
-        left = part.matrices(split_list(whole.defenses or ["vanilla"]), split_list(whole.attacks or ["pgd40"]))
-        # None is what given weights are called.
-        return [replace(whole, defenses=whole.defenses and named, attacks=attacks) for named, attacks in left]
-
-    def _overriding(self, matrix: Typed) -> Typed:
-        names = {f.name for f in option_fields(type(matrix))} & self.typed - {"file"}
-        return replace(matrix, **{name: getattr(self, name) for name in names})
-
-    def _search_command(self) -> str:
-        """The command that searches for what the file's parts need; empty where its file does not say how."""
-        return (
-            f"bench tune --matrix {shlex.quote(str(self.file))}{self.store_options()}" if self.file_parts.search else ""
-        )
 
     def crew(self, device: "torch.device") -> "Crew":
         """Who is to work.
@@ -291,7 +246,7 @@ class Matrix:
             without: fields that are left out.
         """
         parts = []
-        for name, f in _named(Matrix).items():
+        for name, f in named_fields(Matrix).items():
             value = getattr(self, f.name)
             if value == f.default or f.name in without or f.name == "typed":
                 continue
@@ -389,10 +344,10 @@ def _check_overrides(alpha: str | None, counts: Mapping[str, int | None]) -> Non
 
 def matrix_of(command: str) -> Matrix:
     """What the options of a `bench run` command come to, as the command itself would read them."""
-    return _parsed(Matrix, shlex.split(command)[2:])
+    return parsed(Matrix, shlex.split(command)[2:])
 
 
-def _parsed(kind: type[Typed], words: Sequence[str]) -> Typed:
+def parsed(kind: type[Typed], words: Sequence[str]) -> Typed:
     """Words as the command line reads them."""
     read = list[Typed]()
     parser = typer.Typer()
@@ -401,77 +356,25 @@ def _parsed(kind: type[Typed], words: Sequence[str]) -> Typed:
     return read[0]
 
 
-def _read(kind: type[Typed], values: Values) -> Typed:
-    """A file's options, as if they were typed.
-
-    Raises:
-        BenchError: a value that no such option has.
-    """
-    words = [f"--{name}={text}" for name, texts in values.items() for text in texts]
-    try:
-        return _parsed(kind, [*words, *(f"--{name}" for name, texts in values.items() if not texts)])
-    except typer.BadParameter as error:
-        raise BenchError(error.format_message()) from error
-
-
-@contextmanager
-def said_of(where: str) -> Iterator[None]:
-    """Errors say which part of which file they are about."""
-    try:
-        yield
-    except BenchError as error:
-        raise BenchError(f"{where}: {error}") from error
-
-
 def option_fields(kind: type[Matrix]) -> list["Field[Any]"]:
     """The fields of `Matrix`, or of what is made of it, that are options."""
     return [f for f in fields(kind) if f.metadata.get("option", True)]
 
 
-def _hints(kind: type[Matrix]) -> dict[str, Any]:
+def field_hints(kind: type[Matrix]) -> dict[str, Any]:
+    """How each field of `Matrix`, or of what is made of it, is declared."""
     return get_type_hints(kind, include_extras=True)
 
 
-def _named(kind: type[Matrix]) -> dict[str, "Field[Any]"]:
+def named_fields(kind: type[Matrix]) -> dict[str, "Field[Any]"]:
     """The options by their long names, without dashes."""
-    found, hints = {}, _hints(kind)
+    found, hints = {}, field_hints(kind)
     for f in option_fields(kind):
         option = hints[f.name].__metadata__[0]
         # The first declaration given to typer.Option arrives as its default.
         name = next(part for part in (option.default, *option.param_decls) if str(part).startswith("--"))
         found[name[2:]] = f
     return found
-
-
-def _named_of(name: str) -> str:
-    return next(long for long, f in _named(Matrix).items() if f.name == name)
-
-
-def _panel(f: "Field[Any]") -> str | None:
-    panel = _hints(Matrix)[f.name].__metadata__[0].rich_help_panel
-    return str(panel) if panel else None
-
-
-def _options_of(kind: type[Matrix], *, search: bool) -> Options:
-    """What a file's parts, or its table `tune`, may say of the options of a command."""
-    known, flags, several, refused = [], [], [], {}
-    hints, of_parts = _hints(kind), _hints(Matrix)
-    for name, f in _named(kind).items():
-        hint, option = get_args(hints[f.name])[:2]
-        panel = option.rich_help_panel
-        if panel in (None, o.HOW, o.WHERE) or f.name == "file":
-            refused[name] = f"is for the command, not for the file: give --{name} there"
-            continue
-        if search and panel in (o.WHAT, o.TRAINING) and f.name not in _OF_A_SEARCH:
-            refused[name] = "belongs into the parts: a search trains what they do"
-            continue
-        if not search and f.name not in of_parts:
-            refused[name] = "belongs below [tune]"
-            continue
-        known.append(name)
-        flags += [name] if hint is bool else []
-        several += [name] if any(get_origin(one) is list for one in (hint, *get_args(hint))) else []
-    return Options(known, flags, several, refused)
 
 
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
@@ -481,7 +384,7 @@ def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
 
 def takes(kind: type[Typed]) -> Callable[[Callable[[Typed], None]], Callable[..., None]]:
     """Give a command every field of `Matrix`, or of what is made of it, as an option."""
-    known = _hints(kind)
+    known = field_hints(kind)
     hints = {f.name: known[f.name] for f in option_fields(kind)}
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
