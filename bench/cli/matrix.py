@@ -169,7 +169,7 @@ class Matrix:
         assert self.file is not None
         from bench.cli.parts import read
 
-        return read(self.file, type(self))
+        return read(self.file)
 
     @property
     def all_plugins(self) -> list[Path]:

@@ -92,7 +92,7 @@ def read_matrix_file(path: Path, options: Options, of_search: Options) -> Matrix
         raise BenchError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise BenchError(f"{path}: not a TOML file: {error}") from error
-    lists = _lists(content.get("lists", {}), str(path))
+    lists = _lists(content.get("lists", {}), f"{path}: [lists]")
     parts, search = content.get("part", []), content.get("tune")
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise BenchError(f"{path}: write each part below a line [[part]]")
@@ -103,12 +103,17 @@ def read_matrix_file(path: Path, options: Options, of_search: Options) -> Matrix
     above = {key: value for key, value in content.items() if key not in _TABLES}
     shared = _values(above, options, lists, str(path))
     read = [_part(one, options, lists, shared, f"{path}: part {n}") for n, one in enumerate(parts, 1)]
-    return MatrixFile(
-        tuple(read), shared, None if search is None else _values(search, of_search, lists, f"{path}: [tune]")
-    )
+    tried = None if search is None else _values(search, of_search, lists, f"{path}: [tune]")
+    for name in lists:
+        # It may be an option that was meant for all parts, which measures something else where it is not heard.
+        if name not in lists.used:
+            raise BenchError(
+                f"{path}: [lists]: nothing names '@{name}'; leave it out, or put it above all tables if it is an option"
+            )
+    return MatrixFile(tuple(read), shared, tried)
 
 
-def _part(content: Mapping[str, Any], options: Options, lists: Values, shared: Values, where: str) -> Part:
+def _part(content: Mapping[str, Any], options: Options, lists: _Lists, shared: Values, where: str) -> Part:
     if not content:
         raise BenchError(f"{where} is empty; give it a defense and an attack, or leave it out")
     own = {key: value for key, value in content.items() if key != "exclude"}
@@ -119,7 +124,7 @@ def _part(content: Mapping[str, Any], options: Options, lists: Values, shared: V
     return Part(where, values, tuple(_excluded(content.get("exclude", []), values, lists, where)))
 
 
-def _excluded(content: Any, values: Values, lists: Values, where: str) -> Iterator[tuple[str | None, str | None]]:
+def _excluded(content: Any, values: Values, lists: _Lists, where: str) -> Iterator[tuple[str | None, str | None]]:
     shape = f'{where}: write exclude as [{{defense = "vanilla", attack = "pgd40"}}], one of the two or both'
     if not isinstance(content, list) or not all(isinstance(pair, dict) and pair for pair in content):
         raise BenchError(shape)
@@ -142,19 +147,34 @@ def _is(pair: tuple[str | None, str | None], defense: str, attack: str) -> bool:
     return pair[0] in (None, defense) and pair[1] in (None, attack)
 
 
-def _lists(content: Any, path: str) -> Values:
+class _Lists(dict[str, tuple[str, ...]]):
+    """Lists by their names, and which of them anything has asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = set[str]()
+
+    def named(self, name: str, where: str) -> tuple[str, ...]:
+        if name not in self:
+            known = ", ".join(self) or "none"
+            raise BenchError(f"{where}: there is no list '@{name}' (there: {known}); it belongs below a line [lists]")
+        self.used.add(name)
+        return self[name]
+
+
+def _lists(content: Any, where: str) -> _Lists:
     if not isinstance(content, dict):
-        raise BenchError(f'{path}: write lists below a line [lists], as noisy = ["nlif", "tgo"]')
-    found: dict[str, tuple[str, ...]] = {}
+        raise BenchError(f'{where}: write lists below a line [lists], as noisy = ["nlif", "tgo"]')
+    found = _Lists()
     for name, value in content.items():
         # A list may name those above it.
-        found[name] = _texts(value, name, found, f"{path}: [lists]")
+        found[name] = _texts(value, name, found, where)
         if not found[name]:
-            raise BenchError(f"{path}: [lists]: '{name}' is empty; name something in it, or leave it out")
+            raise BenchError(f"{where}: '{name}' is empty; name something in it, or leave it out")
     return found
 
 
-def _values(content: Mapping[str, Any], options: Options, lists: Values, where: str) -> Values:
+def _values(content: Mapping[str, Any], options: Options, lists: _Lists, where: str) -> Values:
     values: dict[str, tuple[str, ...]] = {}
     for key, value in content.items():
         if key in options.refused:
@@ -169,7 +189,7 @@ def _values(content: Mapping[str, Any], options: Options, lists: Values, where: 
             if value:
                 values[key] = ()
             continue
-        values[key] = _texts(value, key, lists if key in options.several else {}, where)
+        values[key] = _texts(value, key, lists if key in options.several else None, where)
         if not values[key]:
             raise BenchError(f"{where}: '{key}' is empty; name something in it, or leave it out")
         if key not in options.several and (len(values[key]) > 1 or isinstance(value, list)):
@@ -177,20 +197,14 @@ def _values(content: Mapping[str, Any], options: Options, lists: Values, where: 
     return values
 
 
-def _texts(value: Any, key: str, lists: Values, where: str) -> tuple[str, ...]:
+def _texts(value: Any, key: str, lists: _Lists | None, where: str) -> tuple[str, ...]:
     """The values of one key as they are typed, with named lists written out."""
     found: list[str] = []
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise BenchError(f"{where}: {key} takes texts and numbers, got {_shown(item)}")
         text = str(item)
-        if not text.startswith("@"):
-            found.append(text)
-        elif text[1:] in lists:
-            found += lists[text[1:]]
-        else:
-            known = ", ".join(lists) or "none"
-            raise BenchError(f"{where}: {key}: there is no list '{text}' (there: {known}); it stands above in [lists]")
+        found += lists.named(text[1:], f"{where}: {key}") if text.startswith("@") and lists is not None else [text]
     return tuple(found)
 
 

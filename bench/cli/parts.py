@@ -23,13 +23,15 @@ _OF_THE_TEST = ("attack", "seed", "tuned", "images", "draws")
 """Options that a search has from its own table or not at all, although all parts may share them."""
 
 
-def read(path: Path, command: type[Matrix]) -> MatrixFile:
-    """A file, as what a command with these options makes of it.
+def read(path: Path) -> MatrixFile:
+    """A file, whichever command reads it.
 
     Raises:
         BenchError: see `read_matrix_file`.
     """
-    return read_matrix_file(path, _options(command, search=False), _options(command, search=True))
+    from bench.cli.tune import Tuning
+
+    return read_matrix_file(path, _options(Tuning, search=False), _options(Tuning, search=True))
 
 
 def matrices(part: Part, command: Matrix) -> list[Matrix]:
@@ -63,6 +65,9 @@ def searched(command: Typed) -> list[tuple[str, Typed]]:
     for part in file.parts:
         if "tuned" not in part.values:
             continue
+        for name in ("preset", "weights"):
+            if name in part.values:
+                raise BenchError(f"{part.where}: {name} cannot be tuned; write out its defenses, or leave tuned out")
         own = {name: value for name, value in part.values.items() if name in of_training}
         for matrix in matrices(part, command):
             defenses = {"defense": tuple(matrix.defenses or ["vanilla"])}

@@ -67,6 +67,8 @@ def tune(tuning: Tuning) -> None:
     """
     form = chosen_format(tuning.form, tuning.output, as_json=tuning.as_json)
     if tuning.show:
+        if tuning.file is not None:
+            raise BenchError("--show lists what --defense, --dataset and --model say; leave --matrix out")
         _show(tuning, form)
         return
     if tuning.file is not None:
