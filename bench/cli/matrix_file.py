@@ -73,6 +73,21 @@ class MatrixFile:
     search: Values | None
 
 
+class _Lists(dict[str, tuple[str, ...]]):
+    """Lists by their names, and which of them anything has asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = set[str]()
+
+    def named(self, name: str, where: str) -> tuple[str, ...]:
+        if name not in self:
+            known = ", ".join(self) or "none"
+            raise BenchError(f"{where}: there is no list '@{name}' (there: {known}); it belongs below a line [lists]")
+        self.used.add(name)
+        return self[name]
+
+
 def read_matrix_file(path: Path, options: Options, of_search: Options) -> MatrixFile:
     """Read a file of several matrices.
 
@@ -145,21 +160,6 @@ def _excluded(content: Any, values: Values, lists: _Lists, where: str) -> Iterat
 
 def _is(pair: tuple[str | None, str | None], defense: str, attack: str) -> bool:
     return pair[0] in (None, defense) and pair[1] in (None, attack)
-
-
-class _Lists(dict[str, tuple[str, ...]]):
-    """Lists by their names, and which of them anything has asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used = set[str]()
-
-    def named(self, name: str, where: str) -> tuple[str, ...]:
-        if name not in self:
-            known = ", ".join(self) or "none"
-            raise BenchError(f"{where}: there is no list '@{name}' (there: {known}); it belongs below a line [lists]")
-        self.used.add(name)
-        return self[name]
 
 
 def _lists(content: Any, where: str) -> _Lists:
