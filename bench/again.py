@@ -46,7 +46,7 @@ def command(
     """
     options = _options(cells, recipe, origins) | dict(instead or {})
     words = [f"{name} {shlex.quote(value)}" if value else name for name, value in options.items()]
-    plugins = typed(origins.get(cells[0].key, {}), "--plugin")
+    plugins = dict.fromkeys(typed(origins.get(cells[0].key, {}), "--plugin"))
     return " ".join(["bench run", *words, *(f"--plugin {shlex.quote(plugin)}" for plugin in plugins)])
 
 
@@ -77,7 +77,7 @@ def spellings(
     where |= {"--results": results}
     seen = set[str]()
     for attack in (_attack(row, recipe), attack_in_full(row.spec["attack"])):
-        for neuron in ({}, _neuron_as_typed(origin)):
+        for neuron in ({}, *_neurons_as_typed(origin)):
             # Where to compute comes last, and so does what is only said to be sure.
             one = command([row], recipe, {row.key: origin}, {"-a": attack, **whole, **neuron, **where})
             if one not in seen:
@@ -86,14 +86,23 @@ def spellings(
 
 
 def typed(origin: Mapping[str, Any], option: str) -> list[str]:
-    """The values that the command of a run gave an option, in order.
+    """The values that the command of a run, or its matrix file, gave an option, in order.
 
     Args:
         origin: provenance of the run.
         option: its long form, such as `--plugin`.
     """
+    return [value for text in _asked(origin) for value in _given(text, option)]
+
+
+def _asked(origin: Mapping[str, Any]) -> list[str]:
+    """What was typed: the command, or each part of a matrix file with what the command changed of it."""
+    return [str(text) for text in origin.get("asked") or [origin.get("command") or ""]]
+
+
+def _given(command: str, option: str) -> list[str]:
     try:
-        words = shlex.split(str(origin.get("command") or ""))
+        words = shlex.split(command)
     except ValueError:
         return []
     found = []
@@ -172,6 +181,6 @@ def _attack(row: CellRow, recipe: Mapping[str, Any]) -> str:
     return f"{name}{',' if '=' in name else ':'}arithmetic=fast{at}{gradient}"
 
 
-def _neuron_as_typed(origin: Mapping[str, Any]) -> dict[str, str]:
+def _neurons_as_typed(origin: Mapping[str, Any]) -> list[dict[str, str]]:
     usual = {"--decay": str(NeuronSpec().decay), "--surrogate": NeuronSpec().surrogate}
-    return {name: (typed(origin, name) or [value])[-1] for name, value in usual.items()}
+    return [{name: (_given(text, name) or [value])[-1] for name, value in usual.items()} for text in _asked(origin)]

@@ -26,6 +26,14 @@ class Estimate:
     training: float = 0.0
     attacking: float = 0.0
 
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """One plan after the other."""
+        bases = dict.fromkeys([*self.basis.split(" and "), *other.basis.split(" and ")])
+        return Estimate(
+            self.seconds + other.seconds, " and ".join(bases), self.training + other.training,
+            self.attacking + other.attacking,
+        )  # fmt: skip
+
 
 def estimate(
     plan: Plan,

@@ -20,7 +20,7 @@ from bench.given import GivenWeights, given_weights
 from bench.names import split_list, without, without_eot
 from bench.registry import ATTACKS, DATASETS, MODELS
 from bench.resolve import PIXELS, edits_events, parse_attack, parse_defense, parse_gradient, taken_of, takes
-from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_of
+from bench.spec import AttackSpec, CellSpec, ModelSpec, Recipe, TrainSpec, key_of, trajectory_key, trajectory_of
 from bench.store import Store
 from bench.training import build_without_rng, checkpoint_path
 from defenses.base import Defense, Setting
@@ -118,6 +118,9 @@ class Plan:
         jobs: one for each network.
         stored: keys of finished cells; empty until `known_to` a store.
         source, data_dir: what the dataset was loaded from: its name or file as typed, and the folder of downloads.
+        turns: of the cells of several parts, the number of the first part that has each: those of an earlier one come
+            first. By their keys; 0 for a cell that is not there.
+        asked: the options of each part, as typed, where a file has them and the command has not.
     """
 
     dataset: Dataset
@@ -125,6 +128,8 @@ class Plan:
     stored: AbstractSet[str] = frozenset()
     source: str = ""
     data_dir: Path = Path()
+    turns: Mapping[str, int] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
     def known_to(self, store: Store) -> "Plan":
         """This plan with the cells that a store already holds."""
@@ -316,16 +321,35 @@ def _time_steps(request: Request, dataset: Dataset) -> int:
 def together(plans: Sequence[Plan]) -> Plan:
     """Several plans on one dataset as one; what they share is done once."""
     first = plans[0]
-    jobs = [job for plan in plans for job in plan.jobs]
     if len(plans) == 1:
         return first
     merged: dict[str, TrainJob] = {}
-    for job in jobs:
+    for job in (job for plan in plans for job in plan.jobs):
         held = merged.get(job.weights_key)
-        known = {key_of(cell) for cell in held.cells} if held else set()
-        new = tuple(group for group in job.trajectories if not known >= {key_of(cell) for cell in group})
-        merged[job.weights_key] = replace(held, trajectories=held.trajectories + new) if held else job
+        trajectories = _joined(held.trajectories, job.trajectories) if held else job.trajectories
+        merged[job.weights_key] = replace(held or job, trajectories=trajectories)
     return replace(first, jobs=tuple(merged.values()))
+
+
+def in_turn(parts: Sequence[Plan]) -> Plan:
+    """As `together`, with the cells of each part to be worked on before those of later ones."""
+    turns: dict[str, int] = {}
+    for number, part in enumerate(parts):
+        for cell in part.cells:
+            turns.setdefault(key_of(cell), number)
+    return replace(together(parts), turns=turns)
+
+
+def _joined(
+    held: tuple[tuple[CellSpec, ...], ...], more: tuple[tuple[CellSpec, ...], ...]
+) -> tuple[tuple[CellSpec, ...], ...]:
+    """Groups of one network's cells, those that one attack run serves as one: it serves them all."""
+    groups: dict[str, dict[str, CellSpec]] = {}
+    for group in (*held, *more):
+        cells = groups.setdefault(trajectory_key(group[0]), {})
+        for cell in group:
+            cells.setdefault(key_of(cell), cell)
+    return tuple(tuple(cells.values()) for cells in groups.values())
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def repetition(store: Store, row: CellRow, results: Path, plan_of: Callable[[str
     trained = _training(store, row, str(record.get("sha256")), results) or origin
     # Training rounds by the number of threads, attacks hardly.
     said = {**origin, "threads": trained.get("threads") or origin.get("threads")}
-    given = (typed(origin, "--weights") or [str(spec.get("file") or "FILE")])[-1]
+    named, file = typed(origin, "--weights"), str(spec.get("file") or "FILE")
+    given = file if file in named or not named else named[-1]
     commands = spellings(row, spec.get("recipe") or {}, said, given, fresh_folder(f"again-{row.key[:12]}"))
     notes = tuple(_notes(origin, trained))
     if imported := origin.get("imported") or {}:

@@ -5,37 +5,49 @@ import inspect
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+import typer
+
 from bench.cli import options as o
+from bench.cli.matrix_file import MatrixFile
 from bench.errors import BenchError
 from bench.secret import masked
 
 if TYPE_CHECKING:
     import torch
 
+    from bench.data import Dataset
     from bench.plan import Plan, Request
     from bench.scheduler import Budget, Crew
 
 
-_ONCE = ("defenses", "attacks", "preset", "weights", "tuned", "max_time", "max_forwards", "as_json")
+_ONCE = ("defenses", "attacks", "preset", "file", "weights", "tuned", "max_time", "max_forwards", "as_json")
 """Options that belong to one command, and not to the next that is worth trying."""
 _OF_THE_TEST = ("count", "draws", "seeds")
 """Options of a measurement that are not those of a search for what is to be measured."""
 
+Typed = TypeVar("Typed", bound="Matrix")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """The options of `run` and `plan`, as typed."""
+    """The options of `run` and `plan`, as typed.
+
+    Attributes:
+        typed: which of them were typed, whatever their values: those override a file's.
+    """
 
     defenses: o.Defenses = None
     attacks: o.Attacks = None
     dataset: o.DatasetName = None
     model: o.ModelName = None
     preset: o.Preset = None
+    file: o.MatrixFile = None
     weights: o.Weights = None
     plugins: o.Plugins = None
     eps: o.Eps = None
@@ -76,25 +88,96 @@ class Matrix:
     device: o.Device = "auto"
     threads: o.Threads = None
     as_json: o.AsJson = False
+    typed: frozenset[str] = field(default=frozenset(), metadata={"option": False})
 
     def plan(self) -> "Plan":
         """Resolve these options completely. Computes nothing; a dataset that is not there yet is fetched.
 
         Raises:
-            BenchError: a mistake in the options.
+            BenchError: a mistake in the options, or a file of several datasets.
         """
+        plans = self.plans()
+        if len(plans) > 1:
+            raise BenchError(f"{self.file} has several datasets; give the one that is meant: --dataset NAME")
+        return plans[0]
+
+    def plans(self) -> "list[Plan]":
+        """As `plan`, one for each dataset: a file may have several. In the order in which the file begins with them.
+
+        Raises:
+            BenchError: a mistake in the options or in the file.
+        """
+        from bench.cli.parts import matrices, said_of, search_command
+        from bench.plan import in_turn, together
+
+        if self.file is None:
+            o.load_plugins(self.plugins)
+            return [self._resolved({})]
+        if self.preset is not None:
+            raise BenchError("--preset and --matrix both say what to run; leave one out")
+        o.load_plugins(self.all_plugins)
+        loaded: dict[str, Dataset] = {}
+        found: dict[tuple[str, str, str], list[Plan]] = {}
+        for part in self.file_parts.parts:
+            left = matrices(part, self)
+            if not left:
+                continue
+            with said_of(part.where):
+                plan = together([matrix._resolved(loaded, search_command(self)) for matrix in left])
+            plan = replace(plan, asked=tuple(matrix.typed_options() for matrix in left))
+            data = plan.dataset
+            found.setdefault((data.name, data.train_hash, data.test_hash), []).append(plan)
+        if not found:
+            raise BenchError(f"{self.file}: nothing is left to run; every part excludes all that is asked for")
+        return [
+            replace(in_turn(plans), asked=tuple(dict.fromkeys(line for plan in plans for line in plan.asked)))
+            for plans in found.values()
+        ]
+
+    def _resolved(self, loaded: "dict[str, Dataset]", search: str = "") -> "Plan":
+        """The plan of one matrix. What it loads is put into `loaded`, and what is there is not loaded again."""
         from bench.plan import make_plan, together
 
-        o.load_plugins(self.plugins)
         requests = self.requests()
         if self.tuned:
             from bench.tuning.chosen import tuned
 
             opened = o.open_existing_store(self.results, self.store)
             options = self.protocol_options(without=_OF_THE_TEST)
-            found = (tuned(one, opened, self.checkpoints, self.data_dir, options) for one in requests)
+
+            def command(defense: str) -> str:
+                return search or f"bench tune -d {shlex.quote(defense)} --budget 20{options}"
+
+            found = [
+                tuned(one, opened, self.checkpoints, self.data_dir, command, loaded.get(one.dataset))
+                for one in requests
+            ]
             requests = [request for each in found for request in each]
-        return together([make_plan(request, self.checkpoints, self.data_dir) for request in requests])
+        plans = []
+        for request in requests:
+            plans.append(make_plan(request, self.checkpoints, self.data_dir, loaded.get(request.dataset)))
+            loaded[request.dataset] = plans[-1].dataset
+        return together(plans)
+
+    @cached_property
+    def file_parts(self) -> MatrixFile:
+        """The file, read.
+
+        Raises:
+            BenchError: see `read_matrix_file`.
+        """
+        assert self.file is not None
+        from bench.cli.parts import read
+
+        return read(self.file)
+
+    @property
+    def all_plugins(self) -> list[Path]:
+        """The plug-ins of the command or, where it names none, of its file."""
+        if self.plugins or self.file is None:
+            return self.plugins or []
+        named = (name for part in self.file_parts.parts for name in part.values.get("plugin", ()))
+        return [Path(name) for name in dict.fromkeys(named)]
 
     def crew(self, device: "torch.device") -> "Crew":
         """Who is to work.
@@ -115,7 +198,7 @@ class Matrix:
             raise BenchError(f"--workers must be at least 1, got {self.workers}")
         if self.gpus is not None and not self.gpus >= 0:
             raise BenchError(f"--gpus-per-worker must not be negative, got {self.gpus:g}")
-        plugins = tuple(path.resolve() for path in self.plugins or ())
+        plugins = tuple(path.resolve() for path in self.all_plugins)
         if self.executor == "ray":
             return Crew((), self.threads, plugins, self.address, self.gpus, self.workers)
         if self.gpus is not None:
@@ -154,17 +237,21 @@ class Matrix:
         Args:
             without: fields that are left out too.
         """
+        return self.typed_options(without=(*_ONCE, *without))
+
+    def typed_options(self, without: Sequence[str] = ()) -> str:
+        """Every option that is not at its default, as typed; begins with a space or is empty.
+
+        Args:
+            without: fields that are left out.
+        """
         parts = []
-        hints = get_type_hints(Matrix, include_extras=True)
-        for f in fields(Matrix):
+        for name, f in named_fields(Matrix).items():
             value = getattr(self, f.name)
-            if value == f.default or f.name in (*_ONCE, *without):
+            if value == f.default or f.name in without or f.name == "typed":
                 continue
-            option = hints[f.name].__metadata__[0]
-            # The first declaration given to typer.Option arrives as its default.
-            name = next(part for part in (option.default, *option.param_decls) if part.startswith("--"))
             for item in value if isinstance(value, list) else [value]:
-                parts.append(f" {name}" if item is True else f" {name} {shlex.quote(masked(str(item)))}")
+                parts.append(f" --{name}" if item is True else f" --{name} {shlex.quote(masked(str(item)))}")
         return "".join(parts)
 
     def requests(self) -> "list[Request]":
@@ -257,21 +344,37 @@ def _check_overrides(alpha: str | None, counts: Mapping[str, int | None]) -> Non
 
 def matrix_of(command: str) -> Matrix:
     """What the options of a `bench run` command come to, as the command itself would read them."""
-    import typer
+    return parsed(Matrix, shlex.split(command)[2:])
 
-    read = list[Matrix]()
 
-    @takes_matrix
-    def keep(matrix: Matrix) -> None:
-        read.append(matrix)
-
+def parsed(kind: type[Typed], words: Sequence[str]) -> Typed:
+    """Words as the command line reads them."""
+    read = list[Typed]()
     parser = typer.Typer()
-    parser.command()(keep)
-    typer.main.get_command(parser).main(shlex.split(command)[2:], prog_name="bench run", standalone_mode=False)
+    parser.command()(takes(kind)(read.append))
+    typer.main.get_command(parser).main([*words], prog_name="bench run", standalone_mode=False)
     return read[0]
 
 
-Typed = TypeVar("Typed", bound=Matrix)
+def option_fields(kind: type[Matrix]) -> list["Field[Any]"]:
+    """The fields of `Matrix`, or of what is made of it, that are options."""
+    return [f for f in fields(kind) if f.metadata.get("option", True)]
+
+
+def field_hints(kind: type[Matrix]) -> dict[str, Any]:
+    """How each field of `Matrix`, or of what is made of it, is declared."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def named_fields(kind: type[Matrix]) -> dict[str, "Field[Any]"]:
+    """The options by their long names, without dashes."""
+    found, hints = {}, field_hints(kind)
+    for f in option_fields(kind):
+        option = hints[f.name].__metadata__[0]
+        # The first declaration given to typer.Option arrives as its default.
+        name = next(part for part in (option.default, *option.param_decls) if str(part).startswith("--"))
+        found[name[2:]] = f
+    return found
 
 
 def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
@@ -281,19 +384,23 @@ def takes_matrix(command: Callable[[Matrix], None]) -> Callable[..., None]:
 
 def takes(kind: type[Typed]) -> Callable[[Callable[[Typed], None]], Callable[..., None]]:
     """Give a command every field of `Matrix`, or of what is made of it, as an option."""
-    hints = get_type_hints(kind, include_extras=True)
+    known = field_hints(kind)
+    hints = {f.name: known[f.name] for f in option_fields(kind)}
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(kind)
+        for f in option_fields(kind)
     ]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def give(command: Callable[[Typed], None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def wrapper(**typed: Any) -> None:
-            command(kind(**typed))
+        def wrapper(context: typer.Context, **values: Any) -> None:
+            sources = {name: context.get_parameter_source(name) for name in values}
+            typed = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
+            command(kind(**values, typed=typed))
 
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = hints
+        wrapper.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {"context": typer.Context, **hints}
         return wrapper
 
     return give

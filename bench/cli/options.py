@@ -11,7 +11,8 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.store import Store
 
-_WHAT, _PROTOCOL, _TRAINING, _HOW, _WHERE = "What", "Protocol", "Training", "Who works, and how long", "Where"
+_PROTOCOL = "Protocol"
+WHAT, TRAINING, HOW, WHERE = "What", "Training", "Who works, and how long", "Where"
 _NORMS = ("linf", "l2", "linf-int", "events")
 
 
@@ -41,7 +42,7 @@ Defenses = Annotated[
         metavar="NAME",
         help="Training recipe or a sum of them: tgo, tgo+at, mc:lam_max=0.6+rat; vanilla if not given. "
         "Several: repeat, or separate by commas.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 Attacks = Annotated[
@@ -52,7 +53,7 @@ Attacks = Annotated[
         metavar="NAME",
         help="Attack and step count: fgsm, pgd40, apgd20:loss=dlr, sapgd100@assg; pgd40 if not given. "
         "Several as above.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 CodeOf = Annotated[
@@ -69,7 +70,7 @@ DatasetName = Annotated[
         "--dataset",
         metavar="NAME",
         help="digits (built in, the default), another (bench ls datasets), n-mnist:T=4,by=time, or the path of an .npz file.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 ModelName = Annotated[
@@ -78,7 +79,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         help="Architecture (bench ls models), or mymodule:build, or path/file.py:build; the dataset's default if not given.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 # Of the commands that choose among what is stored, where no default applies.
@@ -89,7 +90,7 @@ OnlyDefenses = Annotated[
         "-d",
         metavar="NAME",
         help="Only networks of this training recipe, as it is listed: tgo+at. Several: repeat, or separate by commas.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 OnlyAttacks = Annotated[
@@ -99,7 +100,7 @@ OnlyAttacks = Annotated[
         "-a",
         metavar="NAME",
         help="Only this attack, as it is listed: pgd40. Several: repeat, or separate by commas.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 OnlyDataset = Annotated[
@@ -108,12 +109,12 @@ OnlyDataset = Annotated[
         "--dataset",
         metavar="NAME",
         help="Only this dataset; that of an .npz file goes by the file's name without its ending.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 OnlyModel = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Only this architecture.", rich_help_panel=_WHAT),
+    typer.Option("--model", metavar="NAME", help="Only this architecture.", rich_help_panel=WHAT),
 ]
 Preset = Annotated[
     str | None,
@@ -121,7 +122,17 @@ Preset = Annotated[
         "--preset",
         metavar="NAME",
         help="The runs of a table or figure of the paper: table1 to table5, fig1, fig3, fig4, fig5; lineage: its predecessors in their own setting. Other options override it.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
+    ),
+]
+MatrixFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--matrix",
+        metavar="FILE",
+        help="A TOML file of several matrices, with these options as its keys: docs/matrix-files.md. Other options "
+        "override it.",
+        rich_help_panel=WHAT,
     ),
 ]
 Weights = Annotated[
@@ -130,7 +141,7 @@ Weights = Annotated[
         "--weights",
         metavar="FILE",
         help="Attack this safetensors checkpoint instead of training.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 Plugins = Annotated[
@@ -139,7 +150,7 @@ Plugins = Annotated[
         "--plugin",
         metavar="FILE",
         help="Python file that registers defenses, attacks, models or datasets. Repeatable.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 
@@ -188,7 +199,7 @@ NormName = Annotated[
 OnlyNorm = Annotated[
     str | None,
     typer.Option(
-        "--norm", metavar="NORM", help="Only linf, l2, linf-int or events.", callback=_known_norm, rich_help_panel=_WHAT
+        "--norm", metavar="NORM", help="Only linf, l2, linf-int or events.", callback=_known_norm, rich_help_panel=WHAT
     ),
 ]
 Alpha = Annotated[
@@ -292,7 +303,7 @@ AttackSeed = Annotated[
 Seeds = Annotated[
     list[str] | None,
     typer.Option(
-        "--seed", metavar="INT", help="Training seed; 0 if not given. Several as above.", rich_help_panel=_TRAINING
+        "--seed", metavar="INT", help="Training seed; 0 if not given. Several as above.", rich_help_panel=TRAINING
     ),
 ]
 Steps = Annotated[
@@ -302,7 +313,7 @@ Steps = Annotated[
         "--time-steps",
         metavar="INT",
         help="Time steps of the network, 4 if not given; one for each of a recording's frames.",
-        rich_help_panel=_TRAINING,
+        rich_help_panel=TRAINING,
     ),
 ]
 Decay = Annotated[
@@ -311,32 +322,32 @@ Decay = Annotated[
         "--decay",
         metavar="X",
         help="Leak of the neurons, 0.5 if not given; 1 is integrate-and-fire.",
-        rich_help_panel=_TRAINING,
+        rich_help_panel=TRAINING,
     ),
 ]
 SurrogateName = Annotated[
     str,
     typer.Option(
-        "--surrogate", metavar="NAME", help="Surrogate used in training: triangular:gamma=1.", rich_help_panel=_TRAINING
+        "--surrogate", metavar="NAME", help="Surrogate used in training: triangular:gamma=1.", rich_help_panel=TRAINING
     ),
 ]
 Epochs = Annotated[
     int | None,
     typer.Option(
-        "--epochs", metavar="INT", help="Training epochs; 300 on CIFAR, 15 on digits.", rich_help_panel=_TRAINING
+        "--epochs", metavar="INT", help="Training epochs; 300 on CIFAR, 15 on digits.", rich_help_panel=TRAINING
     ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", metavar="INT", help="Training batch.", rich_help_panel=_TRAINING)
+    int | None, typer.Option("--batch-size", metavar="INT", help="Training batch.", rich_help_panel=TRAINING)
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--lr", metavar="X", help="Learning rate at the start of the cosine; 0.1.", rich_help_panel=_TRAINING),
+    typer.Option("--lr", metavar="X", help="Learning rate at the start of the cosine; 0.1.", rich_help_panel=TRAINING),
 ]
 WeightDecay = Annotated[
     float | None,
     typer.Option(
-        "--weight-decay", metavar="X", help="Of SGD, unless the defense decides it; 0.0005.", rich_help_panel=_TRAINING
+        "--weight-decay", metavar="X", help="Of SGD, unless the defense decides it; 0.0005.", rich_help_panel=TRAINING
     ),
 ]
 Tuned = Annotated[
@@ -344,7 +355,7 @@ Tuned = Annotated[
     typer.Option(
         "--tuned",
         help="Each defense with the values that bench tune found best for exactly this training.",
-        rich_help_panel=_TRAINING,
+        rich_help_panel=TRAINING,
     ),
 ]
 TrainBf16 = Annotated[
@@ -352,13 +363,13 @@ TrainBf16 = Annotated[
     typer.Option(
         "--train-bf16",
         help="Train with convolutions and neurons in bfloat16; the weights stay float32.",
-        rich_help_panel=_TRAINING,
+        rich_help_panel=TRAINING,
     ),
 ]
 TrainSize = Annotated[
     int | None,
     typer.Option(
-        "--train-size", metavar="INT", help="Train on the first so many images; 0 means all.", rich_help_panel=_TRAINING
+        "--train-size", metavar="INT", help="Train on the first so many images; 0 means all.", rich_help_panel=TRAINING
     ),
 ]
 
@@ -369,7 +380,7 @@ DataDir = Annotated[
         metavar="DIR",
         envvar="BENCH_DATA",
         help="Folder of datasets; downloads go there.",
-        rich_help_panel=_WHERE,
+        rich_help_panel=WHERE,
     ),
 ]
 Results = Annotated[
@@ -379,7 +390,7 @@ Results = Annotated[
         metavar="DIR",
         envvar="BENCH_RESULTS",
         help="Folder of the database and the checkpoints.",
-        rich_help_panel=_WHERE,
+        rich_help_panel=WHERE,
     ),
 ]
 StoreTarget = Annotated[
@@ -388,15 +399,15 @@ StoreTarget = Annotated[
         "--store",
         metavar="TARGET",
         help="Database file or URL; RESULTS/bench.sqlite if not given.",
-        rich_help_panel=_WHERE,
+        rich_help_panel=WHERE,
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=_WHERE)
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=WHERE)
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="INT", help="CPU threads; all cores if not given.", rich_help_panel=_WHERE),
+    typer.Option("--threads", metavar="INT", help="CPU threads; all cores if not given.", rich_help_panel=WHERE),
 ]
 TuneBudget = Annotated[
     int | None,
@@ -404,7 +415,7 @@ TuneBudget = Annotated[
         "--budget",
         metavar="INT",
         help="Trials of each defense, which are trainings; the default setting is the first. A larger one continues.",
-        rich_help_panel=_WHAT,
+        rich_help_panel=WHAT,
     ),
 ]
 HeldOut = Annotated[
@@ -422,7 +433,7 @@ Workers = Annotated[
         "--workers",
         metavar="INT",
         help="Worker processes; one for each GPU if not given, or one on the CPU. They share the cores and the GPUs.",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 Executor = Annotated[
@@ -431,7 +442,7 @@ Executor = Annotated[
         "--executor",
         metavar="NAME",
         help="local, or ray: the machines of a Ray cluster; results go to a database that all reach (--store).",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 Address = Annotated[
@@ -440,7 +451,7 @@ Address = Annotated[
         "--address",
         metavar="ADDRESS",
         help="Of the Ray cluster: host:6379, or auto for the one that this machine belongs to.",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 Gpus = Annotated[
@@ -449,7 +460,7 @@ Gpus = Annotated[
         "--gpus-per-worker",
         metavar="X",
         help="Of a Ray cluster; 0.5 puts two workers on a GPU, 0 none. 1 if the cluster has GPUs.",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 MaxTime = Annotated[
@@ -458,7 +469,7 @@ MaxTime = Annotated[
         "--max-time",
         metavar="TIME",
         help="Begin nothing new after this long: 90s, 15m, 1h30m. What runs ends its chunk of images or its epoch.",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 MaxForwards = Annotated[
@@ -467,7 +478,7 @@ MaxForwards = Annotated[
         "--max-forwards",
         metavar="INT",
         help="Begin nothing new after so many forward passes of images in attacks and scoring; training is not counted.",
-        rich_help_panel=_HOW,
+        rich_help_panel=HOW,
     ),
 ]
 

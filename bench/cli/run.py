@@ -30,32 +30,44 @@ def run(matrix: Matrix) -> None:
       bench run -d at -a pgd20 --eps 0.05,0.1,0.15,0.2
 
       bench run --preset table1 --workers 4 --max-time 8h
+
+      bench run --matrix leaderboard.toml
     """
     from bench.cli.display import Display
     from bench.report.run import is_bad, next_commands, print_results, results_json
-    from bench.scheduler import run_plan
+    from bench.scheduler import Report, run_plan
+    from bench.spec import key_of
 
     device = pick_device(matrix.device, matrix.threads)
     budget, crew = matrix.budget(), matrix.crew(device)
-    plan = matrix.plan()
+    plans = matrix.plans()
     store = open_store(matrix.results, matrix.store)
-    plan = plan.known_to(store)
-    # What plug-ins and libraries print is not what the command answers.
-    with redirect_stdout(sys.stderr), Display(plan, len(crew.devices)) as display:
-        report = run_plan(plan, store, matrix.checkpoints, device, display, crew=crew, budget=budget)
+    plans = [plan.known_to(store) for plan in plans]
+    whole = Report(store=store)
+    reports = []
+    for plan in plans:
+        report = Report(keys=[key_of(cell) for cell in plan.cells], store=store)
+        if not whole.stopped:
+            # What plug-ins and libraries print is not what the command answers.
+            with redirect_stdout(sys.stderr), Display(plan, len(crew.devices)) as display:
+                report = run_plan(plan, store, matrix.checkpoints, device, display, crew=crew, budget=budget)
+        reports.append(report)
+        whole += report
     if matrix.as_json:
-        print(json.dumps(results_json(report, store.target), indent=1))
+        print(json.dumps(results_json(whole, store.target), indent=1))
     else:
-        print_results(plan, report, store.target)
-        own = any(job.spec.model.own_neurons for job in plan.jobs)
-        next_commands(report, matrix.protocol_options(), matrix.store_options(), own_neurons=own)
-    if report.stopped:
-        left = len(plan.cells) - len(store.done_keys(report.keys))
+        for plan, report in zip(plans, reports, strict=True):
+            print_results(plan, report, store.target)
+        own = any(job.spec.model.own_neurons for plan in plans for job in plan.jobs)
+        protocol = matrix.protocol_options() if matrix.file is None else None
+        next_commands(whole, protocol, matrix.store_options(), own_neurons=own)
+    if whole.stopped:
+        left = len(whole.keys) - len(store.done_keys(whole.keys))
         print(
-            f"stopped: {report.stopped}; {left} of {len(plan.cells)} cells are left. Continue with the same command.",
+            f"stopped: {whole.stopped}; {left} of {len(whole.keys)} cells are left. Continue with the same command.",
             file=sys.stderr,
         )
-    if is_bad(report):
+    if is_bad(whole):
         raise typer.Exit(1)
-    if report.stopped:
+    if whole.stopped:
         raise typer.Exit(EXIT_STOPPED)

@@ -1,9 +1,10 @@
 """`bench tune`: a fair search over the settings of defenses."""
 
 import json
+import shlex
 import sys
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,14 @@ import typer
 from bench.cli import options as o
 from bench.cli.formats import HELP, chosen_format
 from bench.cli.matrix import Matrix, takes
+from bench.cli.parts import said_of, searched
 from bench.cli.run import EXIT_STOPPED
 from bench.errors import BenchError
+from bench.names import split_list
 from bench.runtime import pick_device
 
 if TYPE_CHECKING:
-    from bench.plan import Plan, Request
+    from bench.plan import Plan
     from bench.scheduler import Report
     from bench.store import Store
     from bench.tuning.result import Found
@@ -58,12 +61,22 @@ def tune(tuning: Tuning) -> None:
 
       bench tune --show -d tgo+at
 
+      bench tune --matrix leaderboard.toml
+
       bench run -d at,tgo+at -a pgd40 --tuned
     """
     form = chosen_format(tuning.form, tuning.output, as_json=tuning.as_json)
     if tuning.show:
+        if tuning.file is not None:
+            raise BenchError("--show lists what --defense, --dataset and --model say; leave --matrix out")
         _show(tuning, form)
         return
+    if tuning.file is not None:
+        # Once for all: how many trials, and on how many images, is the file's where nobody typed it.
+        parts = searched(tuning)
+        tuning = replace(tuning, trials=parts[0][1].trials, held_out=parts[0][1].held_out)
+    else:
+        parts = [("", tuning)]
     if tuning.trials is None:
         raise BenchError("say how many trials each defense gets: --budget 20 (or --show for what is stored)")
     if tuning.trials < 1:
@@ -71,13 +84,11 @@ def tune(tuning: Tuning) -> None:
     for option, given in (("--tuned", tuning.tuned), ("--preset", tuning.preset), ("--weights", tuning.weights)):
         if given:
             raise BenchError(f"{option} is for bench run; leave it out")
-    from bench.report.tuning import winner_commands, write_studies
-    from bench.tuning.study import searches
+    from bench.report.tuning import write_studies
 
     device = pick_device(tuning.device, tuning.threads)
-    o.load_plugins(tuning.plugins)
-    (request,) = tuning.requests()
-    found = searches(request, tuning.checkpoints, tuning.data_dir, tuning.held_out)
+    o.load_plugins(tuning.all_plugins)
+    found = _searches(parts)
     if tuning.only_plan:
         _plan(tuning, found, device)
         return
@@ -85,8 +96,7 @@ def tune(tuning: Tuning) -> None:
     results, stopped, failed = _search(tuning, found, store, device)
     o.write_or_print(_written(results, form, write_studies), tuning.output)
     if form == "text":
-        options = tuning.protocol_options(without=("count", "draws"))
-        commands = [line for result in results for line in winner_commands(result, options, request_attacks(request))]
+        commands = _next(tuning, results)
         print("\n".join(["On the test set:", *(f"  {line}" for line in commands)]) if commands else "")
     if stopped:
         print(f"stopped: {stopped}. Continue with the same command.", file=sys.stderr)
@@ -96,11 +106,29 @@ def tune(tuning: Tuning) -> None:
         raise typer.Exit(EXIT_STOPPED)
 
 
-def request_attacks(request: "Request") -> list[str]:
-    """The attacks of a request, one by one."""
-    from bench.names import split_list
+def _searches(parts: "list[tuple[str, Tuning]]") -> "list[Search]":
+    """Each search once, whichever of a file's parts ask for it."""
+    from bench.tuning.study import searches
 
-    return split_list(request.attacks)
+    found: dict[str, Search] = {}
+    for where, tuning in parts:
+        with said_of(where) if where else nullcontext():
+            (request,) = tuning.requests()
+            asked = (tuning.typed_options(),) if where else ()
+            for search in searches(request, tuning.checkpoints, tuning.data_dir, tuning.held_out, asked):
+                found.setdefault(search.key, search)
+    return list(found.values())
+
+
+def _next(tuning: Tuning, results: "list[Found]") -> list[str]:
+    """The commands that measure the winners."""
+    from bench.report.tuning import winner_commands
+
+    if tuning.file is not None:
+        return [f"bench run --matrix {shlex.quote(str(tuning.file))}{tuning.store_options()}"]
+    options = tuning.protocol_options(without=("count", "draws"))
+    (request,) = tuning.requests()
+    return [line for result in results for line in winner_commands(result, options, split_list(request.attacks))]
 
 
 def _search(tuning: Tuning, found: "list[Search]", store: "Store", device: Any) -> "tuple[list[Found], str, bool]":
@@ -184,7 +212,6 @@ def _show(tuning: Tuning, form: str) -> None:
     opened = o.open_existing_store(tuning.results, tuning.store)
     if opened is None:
         raise BenchError(o.no_store(tuning.results, tuning.store))
-    from bench.names import split_list
     from bench.report.tuning import write_studies
     from bench.store.studies import Studies
     from bench.tuning.result import found

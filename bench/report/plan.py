@@ -1,6 +1,7 @@
 """A plan: what would run, and for how long."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,19 +14,29 @@ from bench.report.text import KEY_LENGTH, MOST_LINES, compact, counted, counts, 
 from bench.spec import key_of
 
 
-def print_plan(plan: Plan, estimate: Estimate) -> None:
-    """What would run."""
+def print_plan(plans: Sequence[Plan], estimate: Estimate) -> None:
+    """What would run.
+
+    Args:
+        plans: one after the other, each on another dataset.
+        estimate: of all together.
+    """
     console = make_console()
+    for plan in plans:
+        _print_cells(console, plan)
+        print_note(console, plan)
+    if any(plan.missing for plan in plans):
+        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
+    else:
+        console.print("Everything is stored; bench run would answer at once.")
+
+
+def _print_cells(console: Console, plan: Plan) -> None:
     title = f"{plan.dataset.name}: {counted(len(plan.cells), 'cell')}, {len(plan.stored):,} stored"
     if len(plan.cells) > MOST_LINES:
         counts(console, title, _counted(plan), ("defense", "attack"))
     else:
         emit(console, compact(title, _lines(plan), ("seed", "model", "eps", "n", "draws")))
-    print_note(console, plan)
-    if plan.missing:
-        console.print(f"About {duration(estimate.seconds)} on this machine, judged by {estimate.basis}.")
-    else:
-        console.print("Everything is stored; bench run would answer at once.")
 
 
 def print_note(console: Console, plan: Plan) -> None:
@@ -66,23 +77,31 @@ def _lines(plan: Plan) -> list[dict[str, str]]:
     ]
 
 
-def plan_json(plan: Plan, estimate: Estimate) -> dict[str, Any]:
-    """A plan for programs."""
+def plan_json(plans: Sequence[Plan], estimate: Estimate) -> dict[str, Any]:
+    """Plans for programs, see `print_plan`."""
     cells = []
-    for job in plan.jobs:
+    stored = frozenset[str]().union(*(plan.stored for plan in plans))
+    for job in (job for plan in plans for job in plan.jobs):
         for cell in job.cells:
             key = key_of(cell)
             cells.append(
                 {
                     "key": key,
                     "defense": cell.defense_name,
+                    "dataset": cell.dataset,
+                    "model": cell.model.name,
                     "seed": cell.seed,
                     "attack": cell.attack.name,
                     "eps": str(cell.attack.eps),
                     "n": cell.n,
                     "draws": cell.draws,
-                    "stored": key in plan.stored,
+                    "stored": key in stored,
                     "trained": job.trained,
                 }
             )
-    return {"cells": cells, "missing": len(plan.missing), "seconds": estimate.seconds, "basis": estimate.basis}
+    return {
+        "cells": cells,
+        "missing": sum(len(plan.missing) for plan in plans),
+        "seconds": estimate.seconds,
+        "basis": estimate.basis,
+    }

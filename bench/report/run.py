@@ -30,17 +30,15 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         return
     if not report.rows:
         return
-    first = plan.cells[0]
     answered = f"{report.computed} computed now" if report.computed else "all answered from the store"
     lines = [_cells_of(row) for row in report.rows]
     # What is the same in every row belongs above the table, not in it.
-    constant = [name for name in ("seed", "eps") if len({line[name] for line in lines}) == 1]
-    facts = [f"{name} {lines[0][name]}" for name in constant]
-    norms = " and ".join(dict.fromkeys(cell.attack.norm for cell in plan.cells))
-    table = make_table(
-        ", ".join([f"{plan.dataset.name} / {first.model.name}", f"T {first.model.T}", norms, *facts])
-        + f": {counted(len(lines), 'cell')}, {answered}"
-    )
+    constant = [name for name in ("model", "T", "seed", "eps") if len({line[name] for line in lines}) == 1]
+    facts = {name: f"{name} {lines[0][name]}" for name in constant}
+    facts |= {"norm": " and ".join(dict.fromkeys(cell.attack.norm for cell in plan.cells))}
+    data = plan.dataset.name + (f" / {lines[0]['model']}" if "model" in constant else "")
+    title = ", ".join([data, *(facts[name] for name in ("T", "norm", "seed", "eps") if name in facts)])
+    table = make_table(f"{title}: {counted(len(lines), 'cell')}, {answered}")
     for name in lines[0]:
         if name not in constant:
             table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name == "key")
@@ -98,7 +96,7 @@ def _print_counts(console: Console, plan: Plan, report: Report) -> None:
 
 
 _COUNTED = ("cells", "ok", "suspect", "invalid", "failed", "unfinished")
-_WORDS = ("defense", "attack", "key")
+_WORDS = ("defense", "model", "attack", "key")
 _TALL = 6
 """More cells than this are shown as a matrix where the window is too narrow for one line each."""
 
@@ -106,7 +104,7 @@ _TALL = 6
 def _tall(title: str, rows: Sequence[CellRow], constant: Sequence[str]) -> Table:
     """The same cells with one line a rate, for narrow windows."""
     table = make_table(title)
-    labels = [name for name in ("defense", "seed", "attack", "eps") if name not in constant]
+    labels = [name for name in ("defense", "model", "T", "seed", "attack", "eps") if name not in constant]
     for name in labels:
         table.add_column(name, overflow="fold")
     table.add_column("rate", no_wrap=True)
@@ -140,6 +138,8 @@ def _cells_of(row: CellRow) -> dict[str, str]:
 
     return {
         "defense": row.defense,
+        "model": row.model,
+        "T": str(row.spec["model"]["T"]),
         "seed": str(row.seed),
         "attack": row.attack,
         "eps": format_eps(Fraction(row.eps)),
@@ -154,12 +154,13 @@ def _cells_of(row: CellRow) -> dict[str, str]:
     }
 
 
-def next_commands(report: Report, protocol: str, store: str, *, own_neurons: bool = False) -> None:
+def next_commands(report: Report, protocol: str | None, store: str, *, own_neurons: bool = False) -> None:
     """Commands worth trying after this run.
 
     Args:
         report: what came of the run.
-        protocol: every option the user typed, but for the names of defenses and attacks.
+        protocol: every option the user typed, but for the names of defenses and attacks; None where there are several
+            protocols, so that no matrix comes next.
         store: options that name the store.
         own_neurons: whether the model brings its own neurons, so that no defense may decide them.
     """
@@ -180,7 +181,11 @@ def next_commands(report: Report, protocol: str, store: str, *, own_neurons: boo
         f"bench table{store}",
     ]
     # Options of attacks on events are not for those on frames.
-    if len({row.defense for row in report.rows}) > 1 or any(row.norm == EVENTS for row in report.rows):
+    if (
+        protocol is None
+        or len({row.defense for row in report.rows}) > 1
+        or any(row.norm == EVENTS for row in report.rows)
+    ):
         del lines[1]
     console.print("Next:")
     for line in lines:

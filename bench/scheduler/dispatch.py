@@ -1,4 +1,4 @@
-"""Which task comes next: cheap ones first, attacks once their network is there, nothing after the budget is spent."""
+"""Which task comes next: of the first part the cheap ones, attacks once their network is there; in the end nothing."""
 
 import heapq
 import time
@@ -61,7 +61,7 @@ class Dispatcher:
         self.asked: Callable[[], bool] = lambda: False
         self._cells = {job.weights_key: [key_of(cell) for cell in job.cells] for job in plan.jobs}
         self._plan = plan
-        self._ready: list[tuple[float, int, Task]] = []
+        self._ready: list[tuple[int, float, int, Task]] = []
         self._blocked: dict[str, list[Task]] = {}
         self._held: list[tuple[float, Task]] = []
         self._running: dict[int, tuple[Task, float]] = {}
@@ -105,7 +105,7 @@ class Dispatcher:
         if self.check():
             return None
         if self._ready:
-            _, _, task = heapq.heappop(self._ready)
+            *_, task = heapq.heappop(self._ready)
         elif self._held and self._held[0][0] <= self.clock():
             _, task = self._held.pop(0)
         else:
@@ -174,7 +174,7 @@ class Dispatcher:
         # Of sums: a short task that had to wait for the device to wake says nothing of the long ones.
         pace, now = self._took / self._expected if self._expected else 1.0, self.clock()
         # Copies, since the pulse asks from another thread.
-        tasks = [task for _, _, task in self._ready[:]] + [task for _, task in self._held[:]]
+        tasks = [entry[-1] for entry in self._ready[:]] + [task for _, task in self._held[:]]
         begun = [(task, max(task.seconds * pace - (now - since), 0.0)) for task, since in [*self._running.values()]]
         left = [(task, task.seconds * pace) for task in tasks] + begun
         trainings = {task.job.weights_key: seconds for task, seconds in left if not task.cells}
@@ -186,7 +186,7 @@ class Dispatcher:
         return makespan([ready, *blocked], self.workers)
 
     def _push(self, task: Task) -> None:
-        heapq.heappush(self._ready, (task.seconds, task.number, task))
+        heapq.heappush(self._ready, (task.turn, task.seconds, task.number, task))
 
     def check(self) -> str:
         """Why nothing new may begin; empty while something may."""
@@ -198,7 +198,7 @@ class Dispatcher:
         """None of a network's attacks can run."""
         self._lost |= set(self._cells[key])
         self._blocked.pop(key, None)
-        self._ready = [entry for entry in self._ready if entry[2].job.weights_key != key]
+        self._ready = [entry for entry in self._ready if entry[-1].job.weights_key != key]
         heapq.heapify(self._ready)
         self._held = [entry for entry in self._held if entry[1].job.weights_key != key]
 

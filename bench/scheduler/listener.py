@@ -59,6 +59,13 @@ class Report:
     keys: Sequence[str] = ()
     store: Store | None = None
 
+    def __add__(self, other: "Report") -> "Report":
+        """Both together, of plans with one store."""
+        return Report(
+            [*self.failures, *other.failures], self.computed + other.computed, self.stopped or other.stopped,
+            [*self.keys, *other.keys], self.store or other.store,
+        )  # fmt: skip
+
     @cached_property
     def rows(self) -> list[CellRow]:
         """The cells that are finished, in the plan's order; loaded when they are asked for."""

@@ -26,6 +26,7 @@ class Setup:
         command: as typed, for the provenance.
         threads: of the processor.
         code: version and commit of the command, which workers elsewhere must have as well; empty where that is sure.
+        asked: see `Plan.asked`.
     """
 
     store: str
@@ -37,6 +38,7 @@ class Setup:
     command: str
     threads: int | None = None
     code: tuple[str, str | None] | tuple[()] = ()
+    asked: tuple[str, ...] = ()
 
 
 def open_worker(
@@ -65,7 +67,8 @@ def open_worker(
     place = pick_device(device, setup.threads)
     held = dataset or load_dataset(setup.dataset, setup.data_dir)
     store = Store(setup.store)
-    run = store.begin_run(provenance(place) | {"command": setup.command, "campaign": setup.campaign})
+    asked = {"asked": list(setup.asked)} if setup.asked else {}
+    run = store.begin_run(provenance(place) | {"command": setup.command, "campaign": setup.campaign} | asked)
     return Worker(
         held, store, setup.checkpoints, place, run, setup.campaign, listener,
         stop=stop, spent=spent, cancelled=cancelled,

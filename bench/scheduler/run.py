@@ -95,7 +95,7 @@ def _run(
     budget: Budget,
     report: Report,
 ) -> None:
-    origin = provenance(device)
+    origin = provenance(device) | ({"asked": list(plan.asked)} if plan.asked else {})
     run = store.begin_run(origin)
     roster = Roster(store)
     costs = Costs(plan, store, device, crew.threads)
@@ -118,7 +118,7 @@ def _run(
             where = str(store.file.resolve()) if store.file else store.url
             setup = Setup(
                 where, checkpoints.resolve(), plan.source, plan.data_dir, tuple(crew.plugins), campaign,
-                origin["command"], crew.threads, (origin["version"], origin["commit"]),
+                origin["command"], crew.threads, (origin["version"], origin["commit"]), plan.asked,
             )  # fmt: skip
             if crew.cluster is not None:
                 from bench.scheduler.cluster import Share, run_cluster

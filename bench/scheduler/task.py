@@ -20,6 +20,7 @@ class Task:
         cells: that one attack run serves; none for a training.
         seconds: that it should take.
         batch: images at once, where a worker that tried more was killed.
+        turn: tasks of a smaller one come first, see `Plan.turns`.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Task:
     cells: tuple[CellSpec, ...]
     seconds: float
     batch: int | None = None
+    turn: int = 0
 
     @property
     def keys(self) -> list[str]:
@@ -76,15 +78,16 @@ def tasks_of(
     """
     tasks: list[Task] = []
     for job in plan.jobs:
-        groups = [group for group in job.trajectories if any(key_of(cell) not in plan.stored for cell in group)]
+        groups = [tuple(cell for cell in group if key_of(cell) not in plan.stored) for group in job.trajectories]
+        groups = [group for group in groups if group]
         if not groups:
             continue
         bare = replace(job, trajectories=())
+        turns = [min(plan.turns.get(key_of(cell), 0) for cell in group) if plan.turns else 0 for group in groups]
         if not job.trained:
-            tasks.append(Task(len(tasks), bare, (), of_training(job)))
-        for group in groups:
-            missing = tuple(cell for cell in group if key_of(cell) not in plan.stored)
-            tasks.append(Task(len(tasks), bare, missing, of_attack(job, missing)))
+            tasks.append(Task(len(tasks), bare, (), of_training(job), turn=min(turns)))
+        for group, turn in zip(groups, turns, strict=True):
+            tasks.append(Task(len(tasks), bare, group, of_attack(job, group), turn=turn))
     return tasks
 
 

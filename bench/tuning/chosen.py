@@ -1,7 +1,6 @@
 """What a search found, as what is to be run: the values of `bench run --tuned`."""
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,14 @@ from bench.tuning.result import found
 from bench.tuning.study import fixed_of
 
 
-def tuned(request: Request, store: Store | None, checkpoints: Path, data_dir: Path, options: str) -> list[Request]:
+def tuned(
+    request: Request,
+    store: Store | None,
+    checkpoints: Path,
+    data_dir: Path,
+    command: Callable[[str], str],
+    loaded: Dataset | None = None,
+) -> list[Request]:
     """A request for each defense of one, with the values that a search found best for exactly this: the same images,
     model, time steps, decay, surrogate, epochs, batch size and training set size, and the same of it fixed.
 
@@ -29,17 +35,18 @@ def tuned(request: Request, store: Store | None, checkpoints: Path, data_dir: Pa
         request: what the user asked for.
         store: where the searches are; None where there is none.
         checkpoints, data_dir: as for `make_plan`.
-        options: of the command, to be repeated by the one that searches.
+        command: that searches for a defense.
+        loaded: the request's dataset, where the caller has it already.
 
     Raises:
         BenchError: there is no such search; the message says which command makes one.
     """
     if request.weights is not None:
         raise BenchError("--tuned trains with what bench tune found, and --weights is trained already; leave one out")
-    dataset = load_dataset(request.dataset, data_dir)
+    dataset = loaded or load_dataset(request.dataset, data_dir)
     studies = Studies(store).all() if store is not None else []
     return [
-        _tuned(replace(request, defenses=(defense,)), dataset, studies, store, checkpoints, data_dir, options)
+        _tuned(replace(request, defenses=(defense,)), dataset, studies, store, checkpoints, data_dir, command)
         for defense in split_list(request.defenses) or ["vanilla"]
     ]
 
@@ -51,7 +58,7 @@ def _tuned(
     store: Store | None,
     checkpoints: Path,
     data_dir: Path,
-    options: str,
+    command: Callable[[str], str],
 ) -> Request:
     spec = make_plan(request, checkpoints, data_dir, dataset).jobs[0].spec
     fitting = [study for study in studies if study.trials and _fits(study, spec, dataset, request.recipe)]
@@ -60,7 +67,7 @@ def _tuned(
         raise BenchError(
             f"'{spec.defense_name}' was "
             + ("tuned, but not for these images and conditions" if elsewhere else "not tuned yet")
-            + f"; first: bench tune -d {shlex.quote(spec.defense_name)} --budget 20{options}"
+            + f"; first: {command(spec.defense_name)}"
         )
     study = max(fitting, key=lambda study: (len(study.trials), study.created))
     search = found(store, study)

@@ -30,6 +30,7 @@ class Search:
             larger one continues.
         settings: what the study is about, as JSON values.
         checkpoints, data_dir: as for `make_plan`.
+        asked: see `Plan.asked`.
     """
 
     request: Request
@@ -39,6 +40,7 @@ class Search:
     settings: Mapping[str, Any]
     checkpoints: Path
     data_dir: Path
+    asked: tuple[str, ...] = ()
 
     @property
     def defense(self) -> str:
@@ -53,16 +55,19 @@ class Search:
         """
         recipe = dict(self.request.recipe) | self.space.recipe_at(values)
         request = replace(self.request, defenses=(self.space.defense_at(values),), recipe=recipe)
-        return make_plan(request, self.checkpoints, self.data_dir, self.dataset)
+        return replace(make_plan(request, self.checkpoints, self.data_dir, self.dataset), asked=self.asked)
 
 
-def searches(request: Request, checkpoints: Path, data_dir: Path, count: int | None = None) -> list[Search]:
+def searches(
+    request: Request, checkpoints: Path, data_dir: Path, count: int | None = None, asked: tuple[str, ...] = ()
+) -> list[Search]:
     """One search for each defense of a request. The test set is dropped here and not handed on.
 
     Args:
         request: what the user asked for, of the dataset itself; its attacks are what a setting is judged by.
         checkpoints, data_dir: as for `make_plan`.
         count: how many training images are held out; a fifth, and 5,000 at most, if not given.
+        asked: see `Plan.asked`.
 
     Raises:
         BenchError: a mistake in the request, or too few images.
@@ -103,7 +108,7 @@ def searches(request: Request, checkpoints: Path, data_dir: Path, count: int | N
             [identity_of(cell) for cell in job.cells],
         ]  # fmt: skip
         key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
-        found[key] = Search(one, dataset, space, key, settings, checkpoints, data_dir)
+        found[key] = Search(one, dataset, space, key, settings, checkpoints, data_dir, asked)
     return list(found.values())
 
 

@@ -329,7 +329,7 @@ def test_a_large_plan_is_counted_and_its_json_is_complete(
     filled: Store, planned: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = planned.known_to(filled)
-    print_plan(known, Estimate(7200.0, "stored runs"))
+    print_plan([known], Estimate(7200.0, "stored runs"))
     said = capsys.readouterr().out
     assert f"synthetic: {CELLS} cells, {len(known.stored)} stored" in said
     assert said.count("\n") < 110
@@ -337,7 +337,7 @@ def test_a_large_plan_is_counted_and_its_json_is_complete(
     (numbers,) = (line.split()[1:] for line in said.splitlines() if line.startswith(" at "))
     missing = sum(cell.defense_name == "at" for cell in known.missing)
     assert numbers == ["100", str(100 - missing), "0", str(missing)]
-    assert len(plan_json(known, Estimate(1.0, "x"))["cells"]) == CELLS
+    assert len(plan_json([known], Estimate(1.0, "x"))["cells"]) == CELLS
 
 
 def test_a_small_plan_is_counted_by_attack(
@@ -345,7 +345,7 @@ def test_a_small_plan_is_counted_by_attack(
 ) -> None:
     monkeypatch.setattr(report_plan, "MOST_LINES", 3)
     plan = make_plan(Request(attacks=("fgsm", "pgd3"), eps=("0.1", "0.2"), dataset=str(tiny_npz)), tmp_path, tmp_path)
-    print_plan(plan, Estimate(1.0, "a short trial"))
+    print_plan([plan], Estimate(1.0, "a short trial"))
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["vanilla", "fgsm", "2", "0", "0", "2"] in said
     assert ["vanilla", "pgd3", "2", "0", "0", "2"] in said

@@ -32,6 +32,10 @@ from bench.tuning.study import Search, searches
 pytest.importorskip("optuna")
 
 
+def search_for(defense: str) -> str:
+    return f"bench tune -d {defense} --budget 20"
+
+
 def trials_of(found: Found) -> list[dict[str, Any]]:
     """What a search came to, without the times."""
     return [vars(trial.trial) | {"robust": trial.robust, "clean": trial.clean} for trial in found.trials]
@@ -165,7 +169,7 @@ def test_where_everything_fails_it_says_so(tiny_npz: Path, tmp_path: Path) -> No
     assert result.best is None and result.says == "every trial failed"
     assert all("diverged" in str(trial.trial.error) for trial in result.trials)
     with pytest.raises(BenchError, match="every trial of study"):
-        with_tuned(request, Store(tmp_path / "bench.sqlite"), tmp_path / "checkpoints", tmp_path, "")
+        with_tuned(request, Store(tmp_path / "bench.sqlite"), tmp_path / "checkpoints", tmp_path, search_for)
 
 
 def test_the_winner_runs_by_name_and_by_hand_as_the_same_cells(tiny_npz: Path, tmp_path: Path) -> None:
@@ -176,7 +180,7 @@ def test_the_winner_runs_by_name_and_by_hand_as_the_same_cells(tiny_npz: Path, t
     values = f"--lr {last.trial.values['lr']} --weight-decay {last.trial.values['weight_decay']}"
     assert by_hand == f"bench run -d {last.trial.defense} {values} -a fgsm --model tiny"
     store = Store(tmp_path / "bench.sqlite")
-    (one,) = with_tuned(request, store, tmp_path / "checkpoints", tmp_path, "")
+    (one,) = with_tuned(request, store, tmp_path / "checkpoints", tmp_path, search_for)
     (study,) = Studies(store).all()
     winner = found(store, study).best
     assert winner is not None
@@ -211,12 +215,10 @@ def test_a_search_is_for_exactly_what_was_searched(searched: tuple[Path, Path], 
     folder, data = searched
     store = Store(folder / "bench.sqlite")
     request = asked(data, defenses=("mc",))
-    assert with_tuned(request, store, folder / "checkpoints", folder, "")[0].note
-    assert with_tuned(replace(request, seeds=(5, 6), attacks=("pgd3",)), store, folder, folder, "")[0].note
-    with pytest.raises(BenchError, match=r"first: bench tune -d \S+ --budget 20 --model x"):
-        with_tuned(
-            asked(data, **({"defenses": ("mc",)} | changes)), store, folder / "checkpoints", folder, " --model x"
-        )
+    assert with_tuned(request, store, folder / "checkpoints", folder, search_for)[0].note
+    assert with_tuned(replace(request, seeds=(5, 6), attacks=("pgd3",)), store, folder, folder, search_for)[0].note
+    with pytest.raises(BenchError, match=r"first: bench tune -d \S+ --budget 20"):
+        with_tuned(asked(data, **({"defenses": ("mc",)} | changes)), store, folder / "checkpoints", folder, search_for)
 
 
 def test_other_training_images_need_a_search_of_their_own(searched: tuple[Path, Path], tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_other_training_images_need_a_search_of_their_own(searched: tuple[Path, 
     np.savez(tmp_path / "tiny.npz", **(arrays | {"x_train": arrays["x_train"][::-1]}))
     request = asked(tmp_path / "tiny.npz", defenses=("mc",))
     with pytest.raises(BenchError, match="tuned, but not for these images and conditions"):
-        with_tuned(request, Store(folder / "bench.sqlite"), folder, folder, "")
+        with_tuned(request, Store(folder / "bench.sqlite"), folder, folder, search_for)
 
 
 @pytest.fixture(scope="module")
