@@ -16,6 +16,7 @@ import typer
 from bench.cli import options as o
 from bench.cli.matrix_file import MatrixFile
 from bench.errors import BenchError
+from bench.names import split_list
 from bench.secret import masked
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from bench.scheduler import Budget, Crew
 
 
-_ONCE = ("defenses", "attacks", "preset", "file", "weights", "tuned", "max_time", "max_forwards", "as_json")
+_ONCE = ("defenses", "attacks", "preset", "file", "parts", "weights", "tuned", "max_time", "max_forwards", "as_json")
 """Options that belong to one command, and not to the next that is worth trying."""
 _OF_THE_TEST = ("count", "draws", "seeds")
 """Options of a measurement that are not those of a search for what is to be measured."""
@@ -48,6 +49,7 @@ class Matrix:
     model: o.ModelName = None
     preset: o.Preset = None
     file: o.MatrixFile = None
+    parts: o.MatrixParts = None
     weights: o.Weights = None
     plugins: o.Plugins = None
     eps: o.Eps = None
@@ -111,6 +113,7 @@ class Matrix:
         from bench.plan import in_turn, together
 
         if self.file is None:
+            self.no_part()
             o.load_plugins(self.plugins)
             return [self._resolved({})]
         if self.preset is not None:
@@ -169,7 +172,13 @@ class Matrix:
         assert self.file is not None
         from bench.cli.parts import read
 
-        return read(self.file)
+        whole = read(self.file)
+        return whole.named(split_list(self.parts), self.file) if self.parts else whole
+
+    def no_part(self) -> None:
+        """Refuse a part of no file."""
+        if self.parts:
+            raise BenchError("--part is of a matrix file; name that, too: --matrix FILE")
 
     @property
     def all_plugins(self) -> list[Path]:

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ class Part:
 
     Attributes:
         where: file and part, for messages.
+        name: what the file calls it, and perhaps others of its parts; None where it is not called anything.
         values: its options, those that all parts share among them.
         excluded: of its cells those that are left out, as pairs of a defense and an attack; None is any.
     """
 
     where: str
+    name: str | None
     values: Values
     excluded: tuple[tuple[str | None, str | None], ...] = ()
 
@@ -71,6 +73,19 @@ class MatrixFile:
     parts: tuple[Part, ...]
     shared: Values
     search: Values | None
+
+    def named(self, names: Sequence[str], path: Path) -> "MatrixFile":
+        """The same with the parts of these names alone.
+
+        Raises:
+            BenchError: no part is called so.
+        """
+        known = list(dict.fromkeys(part.name for part in self.parts if part.name is not None))
+        for name in names:
+            if name not in known:
+                there = f"choose from {', '.join(known)}" if known else 'none has one; give it one: name = "..."'
+                raise BenchError(f"{path}: no part has the name '{name}'; {there}")
+        return replace(self, parts=tuple(part for part in self.parts if part.name in names))
 
 
 class _Lists(dict[str, tuple[str, ...]]):
@@ -131,12 +146,15 @@ def read_matrix_file(path: Path, options: Options, of_search: Options) -> Matrix
 def _part(content: Mapping[str, Any], options: Options, lists: _Lists, shared: Values, where: str) -> Part:
     if not content:
         raise BenchError(f"{where} is empty; give it a defense and an attack, or leave it out")
-    own = {key: value for key, value in content.items() if key != "exclude"}
+    own = {key: value for key, value in content.items() if key not in ("exclude", "name")}
+    name = content.get("name")
+    if name is not None and (not isinstance(name, str) or not name.strip() or "," in name):
+        raise BenchError(f"{where}: a name is a text without commas, got {_shown(name)}")
     # A flag that a part sets to false is not set, whatever all parts share.
     unset = {key for key, value in own.items() if value is False}
     values = {key: value for key, value in shared.items() if key not in unset}
     values |= _values(own, options, lists, where)
-    return Part(where, values, tuple(_excluded(content.get("exclude", []), values, lists, where)))
+    return Part(where, name, values, tuple(_excluded(content.get("exclude", []), values, lists, where)))
 
 
 def _excluded(content: Any, values: Values, lists: _Lists, where: str) -> Iterator[tuple[str | None, str | None]]:

@@ -135,6 +135,15 @@ MatrixFile = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+MatrixParts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part",
+        metavar="NAME",
+        help="Only the parts of the file with this name. Several: repeat, or separate by commas.",
+        rich_help_panel=WHAT,
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(

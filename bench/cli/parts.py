@@ -15,6 +15,8 @@ from bench.cli.matrix_file import MatrixFile, Options, Part, Values, read_matrix
 from bench.errors import BenchError
 from bench.names import split_list
 
+_OF_A_FILE = frozenset({"file", "parts"})
+"""Fields that say which file, and what of it."""
 _OF_A_SEARCH = ("attacks", "trials", "seeds")
 """Fields that say how settings are tried, beside those of the protocol."""
 _OF_A_TRAINING = ("dataset", "model", "plugin")
@@ -83,7 +85,13 @@ def search_command(command: Matrix) -> str:
     """What searches for what a command's file needs; empty where the file does not say how."""
     if command.file_parts.search is None:
         return ""
-    return f"bench tune --matrix {shlex.quote(str(command.file))}{command.store_options()}"
+    return f"bench tune{of_file(command)}{command.store_options()}"
+
+
+def of_file(command: Matrix) -> str:
+    """The options that say which file and which of its parts; begins with a space."""
+    named = "".join(f" --part {shlex.quote(name)}" for name in command.parts or [])
+    return f" --matrix {shlex.quote(str(command.file))}{named}"
 
 
 @contextmanager
@@ -96,7 +104,7 @@ def said_of(where: str) -> Iterator[None]:
 
 
 def _overridden(matrix: Typed, command: Matrix) -> Typed:
-    names = {f.name for f in option_fields(type(matrix))} & command.typed - {"file"}
+    names = {f.name for f in option_fields(type(matrix))} & command.typed - _OF_A_FILE
     return replace(matrix, **{name: getattr(command, name) for name in names})
 
 
@@ -120,7 +128,7 @@ def _options(kind: type[Matrix], *, search: bool) -> Options:
     for name, f in named_fields(kind).items():
         hint, option = get_args(hints[f.name])[:2]
         panel = option.rich_help_panel
-        if panel in (None, o.HOW, o.WHERE) or f.name == "file":
+        if panel in (None, o.HOW, o.WHERE) or f.name in _OF_A_FILE:
             refused[name] = f"is for the command, not for its file: give --{name} there"
         elif search and panel in (o.WHAT, o.TRAINING) and f.name not in _OF_A_SEARCH:
             refused[name] = "belongs into the parts: a search trains what they do"

@@ -1,7 +1,6 @@
 """`bench tune`: a fair search over the settings of defenses."""
 
 import json
-import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import typer
 from bench.cli import options as o
 from bench.cli.formats import HELP, chosen_format
 from bench.cli.matrix import Matrix, takes
-from bench.cli.parts import said_of, searched
+from bench.cli.parts import of_file, said_of, searched
 from bench.cli.run import EXIT_STOPPED
 from bench.errors import BenchError
 from bench.names import split_list
@@ -76,6 +75,7 @@ def tune(tuning: Tuning) -> None:
         parts = searched(tuning)
         tuning = replace(tuning, trials=parts[0][1].trials, held_out=parts[0][1].held_out)
     else:
+        tuning.no_part()
         parts = [("", tuning)]
     if tuning.trials is None:
         raise BenchError("say how many trials each defense gets: --budget 20 (or --show for what is stored)")
@@ -125,7 +125,7 @@ def _next(tuning: Tuning, results: "list[Found]") -> list[str]:
     from bench.report.tuning import winner_commands
 
     if tuning.file is not None:
-        return [f"bench run --matrix {shlex.quote(str(tuning.file))}{tuning.store_options()}"]
+        return [f"bench run{of_file(tuning)}{tuning.store_options()}"]
     options = tuning.protocol_options(without=("count", "draws"))
     (request,) = tuning.requests()
     return [line for result in results for line in winner_commands(result, options, split_list(request.attacks))]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.cli.matrix import matrix_of
+from bench.errors import BenchError
 from bench.spec import key_of
 
 GUIDE = (ROOT / "docs" / "matrix-files.md").read_text()
@@ -288,3 +289,48 @@ def test_a_search_is_tried_as_its_table_says_and_trains_as_its_part_does(call: C
     assert [one["trials"] for one in found] == [3, 3, 3]
     fewer = json.loads(call("tune", "--matrix", "m.toml", "--budget", "1", "--plan", "--json").stdout)
     assert [(one["study"], one["trials"]) for one in fewer] == [(key, 1) for key in expected]
+
+
+NAMED = """
+[[part]]
+name = "first"
+defense = ["vanilla", "at"]
+attack = "fgsm"
+[[part]]
+name = "second"
+attack = ["pgd2", "pgd3"]
+[[part]]
+attack = "pgd4"
+[[part]]
+name = "second"
+attack = "pgd5"
+"""
+
+
+def test_named_parts_are_run_alone(call: Call) -> None:
+    every = planned(NAMED)
+    first, second = planned(NAMED, "--part first"), planned(NAMED, "--part second")
+    assert (len(every), len(first), len(second)) == (6, 2, 3)
+    assert sorted(planned(NAMED, "--part first,second")) == sorted([*first, *second])
+    assert planned(NAMED, "--part second -d at") == keys("-d at -a pgd2,pgd3,pgd5")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("plan --matrix m.toml --part third", "m.toml: no part has the name 'third'; choose from first, second"),
+        ("plan --part first", "--part is of a matrix file; name that, too: --matrix FILE"),
+        ("tune --part first --budget 2", "--part is of a matrix file; name that, too: --matrix FILE"),
+    ],
+)
+def test_a_part_that_is_none_is_refused(call: Call, command: str, says: str) -> None:
+    Path("m.toml").write_text(NAMED)
+    done = call(*command.split())
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(("name", "shown"), [("1", "1"), ('"a,b"', "'a,b'"), ('" "', "' '"), ("true", "true")])
+def test_a_name_is_a_text(call: Call, name: str, shown: str) -> None:
+    with pytest.raises(BenchError, match=f"part 1: a name is a text without commas, got {shown}"):
+        planned(f'[[part]]\nname = {name}\nattack = "fgsm"')
