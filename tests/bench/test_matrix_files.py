@@ -95,7 +95,8 @@ PARTS = st.fixed_dictionaries(
     {"defense": NAMES, "attack": ATTACKS},
     optional={
         "seed": st.lists(st.integers(0, 9), min_size=1, max_size=2),
-        "eps": st.sampled_from([0.05, "8/255", [0.1, 0.2]]), "images": st.integers(1, 50), "epochs": st.integers(1, 3), "time-steps": st.integers(1, 3),
+        "eps": st.sampled_from([0.05, "8/255", [0.1, 0.2]]), "images": st.integers(1, 50),
+        "epochs": st.integers(1, 3), "time-steps": st.integers(1, 3),
         "decay": st.sampled_from([0.25, 1]), "norm": st.sampled_from(["l2", "linf"]), "train-bf16": st.booleans(),
         "attack-seed": st.integers(0, 3), "model": st.sampled_from(["tiny", "tiny-wide"]), "lr": st.just(0.031),
     },
