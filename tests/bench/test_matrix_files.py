@@ -96,19 +96,22 @@ PARTS = st.fixed_dictionaries(
     {"defense": NAMES, "attack": ATTACKS},
     optional={
         "seed": st.lists(st.integers(0, 9), min_size=1, max_size=2),
-        "eps": st.sampled_from([0.05, "8/255", [0.1, 0.2]]), "images": st.integers(1, 50), "epochs": st.integers(1, 3), "time-steps": st.integers(1, 3),
+        "eps": st.sampled_from([0.05, "8/255", [0.1, 0.2]]), "images": st.integers(1, 50),
+        "epochs": st.integers(1, 3), "time-steps": st.integers(1, 3),
         "decay": st.sampled_from([0.25, 1]), "norm": st.sampled_from(["l2", "linf"]), "train-bf16": st.booleans(),
         "attack-seed": st.integers(0, 3), "model": st.sampled_from(["tiny", "tiny-wide"]), "lr": st.just(0.031),
     },
 )  # fmt: skip
 
 
+@example([{"defense": ["at"], "attack": ["fgsm"]}, {"defense": ["at"], "attack": ["pgd3"], "norm": "l2"}])
 @example([{"defense": ["at"], "attack": ["pgd3"]}, {"defense": ["at"], "attack": ["pgd3", "pgd7"]}])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PARTS, min_size=1, max_size=3))
 def test_a_file_is_what_its_parts_are_when_they_are_typed(call: Call, parts: list[dict[str, object]]) -> None:
-    text, each = 'model = "tiny"\n', []
-    for part in parts:
+    """The same cells, or the same complaint."""
+    text, each, wrong = 'model = "tiny"\n', list[str](), ""
+    for number, part in enumerate(parts, 1):
         text += "\n[[part]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
         words = [
             f"--{key}" if value is True else f"--{key}={one}"
@@ -116,7 +119,15 @@ def test_a_file_is_what_its_parts_are_when_they_are_typed(call: Call, parts: lis
             for one in (value if isinstance(value, list) else [value])
             if value is not False
         ]
-        each += keys(" ".join(words))
+        try:
+            each += keys(" ".join(words))
+        except BenchError as error:
+            wrong = wrong or f"m.toml: part {number}: {error}"
+    if wrong:
+        with pytest.raises(BenchError) as raised:
+            planned(text)
+        assert str(raised.value) == wrong
+        return
     found = planned(text)
     assert len(found) == len(set(found))
     assert set(found) == set(each)
