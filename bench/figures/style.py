@@ -95,10 +95,11 @@ def check_ending(path: Path) -> None:
 def rendered(figure: Figure, form: str, numbers: str | None = None) -> bytes:
     """A figure as the bytes of a file, with the sum of its numbers if they are given."""
     buffer = io.BytesIO()
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    undated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}[form]
+    metadata: dict[str, str | None] = {undated: None}
     if numbers is not None:
         place = "Subject" if form == "pdf" else "Description"
-        metadata = metadata | {place: _DRAWN + hashlib.sha256(numbers.encode()).hexdigest()}
+        metadata[place] = _DRAWN + hashlib.sha256(numbers.encode()).hexdigest()
     with styled():
         figure.savefig(buffer, format=form, dpi=200, metadata=metadata)
     return buffer.getvalue()
