@@ -48,6 +48,20 @@ def test_the_folder_is_self_contained_and_its_links_lead_somewhere(site: Path) -
         assert not any(name.startswith("on") or name == "style" for _, a in page.tags for name in a)
 
 
+def test_without_weights_and_at_one_budget_pages_say_so_once(measured: Path, tmp_path: Path) -> None:
+    """And nothing of the machine: the same pages come out wherever the outcomes are."""
+    store = Store(measured / "bench.sqlite")
+    one = boards(store, [row for row in store.cells() if row.eps == "1/10"])
+    index = write_site(one, store, tmp_path / "site", tmp_path / "nowhere", tmp_path / "no-data")
+    assert [t for t, a in Page(index).tags if t == "button" and "eps curve" in str(a)] == []
+    assert "one budget" not in Page(index).text
+    entries = sorted((index.parent / "entries").glob("*.html"))
+    assert len(entries) == 3
+    for entry in entries:
+        assert "No pictures: the weights are not at hand." in Page(entry).text
+        assert str(tmp_path) not in entry.read_text()
+
+
 def test_hostile_names_are_text(site: Path) -> None:
     for path in (site / "index.html", *(site / "entries").glob("script*.html")):
         page = Page(path)
