@@ -22,13 +22,13 @@ class Page:
 
     Attributes:
         folder: where it lies.
-        texts: of each Markdown file its sections' texts, in order.
+        texts: of each Markdown file, by name, its sections' texts in order.
         files: what commands write, by path relative to the folder.
         trees: folders in it that a command writes as a whole: nothing else may be in them.
     """
 
     folder: Path
-    texts: Mapping[Document, tuple[str, ...]]
+    texts: Mapping[str, tuple[str, ...]]
     files: Mapping[Path, bytes]
     trees: frozenset[Path]
 
@@ -64,7 +64,7 @@ def make_page(folder: Path) -> Page:
         arguments = list(dict.fromkeys(command.arguments for command in (*printing, *writing)))
         ran = dict(zip(arguments, run_commands(arguments, results, work), strict=True))
         _must_have_worked([*printing, *writing], ran)
-        texts = {doc: tuple(_text(section, ran) for section in doc.sections) for doc in documents}
+        texts = {doc.path.name: tuple(_text(section, ran) for section in doc.sections) for doc in documents}
         files, trees = _written(writing, ran)
     return Page(folder, texts, files, trees)
 
@@ -76,7 +76,7 @@ def differences(page: Page) -> list[str]:
     with other bytes; everything else byte by byte.
     """
     found = []
-    for document, texts in page.texts.items():
+    for document, texts in _beside(page):
         for section, text in zip(document.sections, texts, strict=True):
             said = _first_difference("\n".join(document.lines[section.start : section.end]), text, section.start)
             if said:
@@ -98,7 +98,7 @@ def write_page(page: Page) -> list[Path]:
         BenchError: the folder cannot be written.
     """
     changed = []
-    for document, texts in page.texts.items():
+    for document, texts in _beside(page):
         new = document.filled(texts)
         if new != "\n".join(document.lines):
             write_atomically(document.path, new.encode())
@@ -115,6 +115,15 @@ def write_page(page: Page) -> list[Path]:
 
 def _documents(folder: Path) -> list[Document]:
     return [read_document(path) for path in sorted(folder.glob("*.md"))]
+
+
+def _beside(page: Page) -> Iterator[tuple[Document, tuple[str, ...]]]:
+    """The Markdown files as they are now, each with what must stand in it."""
+    for name, texts in page.texts.items():
+        document = read_document(page.folder / name)
+        if len(document.sections) != len(texts):
+            raise BenchError(f"'{document.path}' was edited meanwhile; try again")
+        yield document, texts
 
 
 def _made(document: Document) -> bool:
