@@ -8,9 +8,11 @@ import contextlib
 import multiprocessing
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -18,7 +20,7 @@ from bench.errors import BenchError
 _NEEDED = (
     "bench.cli", "bench.comparison", "bench.figures.curves", "bench.frames", "bench.leaderboard.rank",
     "bench.leaderboard.site.build", "bench.report.comparison", "bench.report.edits", "bench.report.matrix",
-    "bench.report.tables.fill", "bench.report.worst", "bench.selection", "bench.store", "bench.worst",
+    "bench.report.tables.fill", "bench.report.worst", "bench.selection", "bench.store", "bench.worst", "scipy.stats",
 )  # fmt: skip
 _AT_ONCE = 4
 # What a terminal decides must not decide what stands on a page.
@@ -53,21 +55,25 @@ def run_commands(commands: Sequence[Sequence[str]], results: Path, work: Path) -
         raise BenchError("pages are written on Linux or macOS: this system cannot fork processes") from None
     context.set_forkserver_preload(list(_NEEDED))
     first = len(list(work.iterdir()))
-
-    def one(numbered: tuple[int, Sequence[str]]) -> Ran:
-        number, command = numbered
-        own = work / str(first + number)
-        folder = own / "cwd"
-        folder.mkdir(parents=True)
-        (folder / "results").symlink_to(results.resolve(), target_is_directory=True)
-        process = context.Process(target=_run, args=(tuple(command), str(own)))
-        process.start()
-        process.join()
-        (folder / "results").unlink()
-        return Ran(process.exitcode or 0, _said(own / "out"), _said(own / "err"), folder)
-
-    with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, enumerate(commands)))
+    own = [work / str(first + number) for number in range(len(commands))]
+    ran, running, waiting = dict[int, Ran](), dict[int, BaseProcess](), deque(enumerate(commands))
+    # All from one thread: two that look for the end of children at once can take each other's exit status.
+    while waiting or running:
+        while waiting and len(running) < min(_AT_ONCE, os.cpu_count() or 1):
+            number, command = waiting.popleft()
+            folder = own[number] / "cwd"
+            folder.mkdir(parents=True)
+            (folder / "results").symlink_to(results.resolve(), target_is_directory=True)
+            running[number] = context.Process(target=_run, args=(tuple(command), str(own[number])))
+            running[number].start()
+        wait([process.sentinel for process in running.values()])
+        for number, process in list(running.items()):
+            if process.exitcode is not None:
+                del running[number]
+                (own[number] / "cwd" / "results").unlink()
+                out, err = _said(own[number] / "out"), _said(own[number] / "err")
+                ran[number] = Ran(process.exitcode, out, err, own[number] / "cwd")
+    return [ran[number] for number in range(len(commands))]
 
 
 def _said(file: Path) -> str:

@@ -56,7 +56,7 @@ def make_page(folder: Path) -> Page:
         work.mkdir()
         imported = run_commands([["import", *(str(parcel.resolve()) for parcel in parcels)]], results, work)
         if imported[0].status:
-            raise BenchError(f"{folder}: {imported[0].err.strip()}")
+            raise BenchError(f"{folder}: {_complaint(imported[0])}")
         sections = [section for document in documents for section in document.sections]
         printing = [command for section in sections for command in section.commands]
         writing = [command for document in documents for command in document.writers]
@@ -133,8 +133,13 @@ def _made(document: Document) -> bool:
 def _must_have_worked(commands: Sequence[Command], ran: Mapping[tuple[str, ...], Ran]) -> None:
     failed = [command for command in commands if ran[command.arguments].status]
     if failed:
-        said = (f"{c.place}: {c}: {' '.join(ran[c.arguments].err.split())[-400:] or 'failed'}" for c in failed)
+        said = (f"{command.place}: {command}: {_complaint(ran[command.arguments])}" for command in failed)
         raise BenchError("\n".join(said))
+
+
+def _complaint(done: Ran) -> str:
+    """The end of what a command that failed complained about, on one line."""
+    return " ".join(done.err.split())[-400:] or f"exit status {done.status}, without a word"
 
 
 def _text(section: Section, ran: Mapping[tuple[str, ...], Ran]) -> str:
