@@ -24,6 +24,9 @@ def compare(
     seed: Annotated[int | None, typer.Option("--seed", help="Only this training seed.")] = None,
     level: Annotated[float, typer.Option("--level", help="Chance of calling anything real by chance.")] = 0.05,
     iterate: Annotated[str, typer.Option("--iterate", help="last (the default), or any.")] = "last",
+    only_sentences: Annotated[
+        bool, typer.Option("--sentences", help="Only the sentences, without the table; with --format md as a list.")
+    ] = False,
     form: Annotated[str | None, typer.Option("--format", help=HELP)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file instead of printing.")] = None,
     results: o.Results = o.DEFAULT_RESULTS,
@@ -40,23 +43,32 @@ def compare(
       bench compare tgo+at at --attack pgd40
 
       bench compare e6dac71f361b 9fe2ebe57946
+
+      bench compare trades at --attack pgd40,sweep20 --sentences
     """
     form = chosen_format(form, output, as_json=as_json)
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
     if not 0 < level < 1:
         raise BenchError(f"--level must lie between 0 and 1, got {level:g}")
+    if only_sentences and form not in ("text", "md"):
+        raise BenchError(f"--sentences are text or md, not {form}; leave out one of the two")
     opened = o.open_existing_store(results, store)
     if opened is None:
         raise BenchError(o.no_store(results, store))
     from bench.comparison import compare as compared
-    from bench.report.comparison import contrast_text
+    from bench.report.comparison import contrast_text, sentences
 
     filters = {"attacks": attack, "dataset": dataset, "model": model, "eps": eps, "seed": seed}
     one, two = _cells(opened, first, filters), _cells(opened, second, filters)
     if {row.key for row in one} == {row.key for row in two}:
         raise BenchError(f"'{first}' and '{second}' are the same networks; two seeds of one recipe are named by keys")
-    o.write_or_print(contrast_text(compared(opened, one, two, level=level, iterate=iterate), form), output)
+    contrast = compared(opened, one, two, level=level, iterate=iterate)
+    if only_sentences:
+        mark = "- " if form == "md" else ""
+        o.write_or_print("\n".join(mark + text for text in sentences(contrast)), output)
+        return
+    o.write_or_print(contrast_text(contrast, form), output)
 
 
 def _cells(opened: "Store", name: str, filters: Mapping[str, object]) -> "list[CellRow]":

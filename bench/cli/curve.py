@@ -60,7 +60,7 @@ def curve(
     if opened is None:
         raise BenchError(o.no_store(results, store))
     from attacks.events.threat import EVENTS
-    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, success_curves
+    from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, said, success_curves
     from bench.figures.style import write_figure
     from bench.frames import cells_frame, written_frame
     from bench.names import split_list
@@ -94,7 +94,7 @@ def curve(
         form = "json" if as_json or output is None else output.suffix[1:]
         o.write_or_print(written_frame(curves.points, form), output)
         return
-    written = write_figure(draw_curves(curves), output or Path(f"{over}-curves"))
+    written = write_figure(draw_curves(curves), output or Path(f"{over}-curves"), said(curves))
     print(f"wrote {', '.join(map(str, written))}")
     for note in curves.notes:
         print(note)

@@ -167,8 +167,9 @@ def _one(
         classes = stored_images(shown[0].cell, data_dir, file).class_names
         drawn = heat.draw(maps, shown[0].x, classes, caption)
         typer.echo(heat.sentence(maps))
+    networks = {name: [each.to_json() for each in parts] for name, parts in found.items()}
+    numbers = json.dumps({"figure": part, "about": caption, "networks": networks}, indent=1)
     if output is not None and output.suffix == ".json":
-        numbers = {name: [each.to_json() for each in parts] for name, parts in found.items()}
-        o.write_or_print(json.dumps({"figure": part, "about": caption, "networks": numbers}, indent=1), output)
+        o.write_or_print(numbers, output)
         return
-    print(f"wrote {', '.join(map(str, write_figure(drawn, output or Path(part))))}")
+    print(f"wrote {', '.join(map(str, write_figure(drawn, output or Path(part), numbers)))}")

@@ -62,24 +62,41 @@ def stored_network(
             f"the cell's model is code of a file, '{cell.model.name}', which is run only if you name it; if you trust "
             f"it, add --model {shlex.quote(cell.model.name)}"
         )
-    kind, _, key = cell.weights.partition(":")
-    known = store.weights(cell.weights)
-    if known is None:
-        raise BenchError(f"the store has no record of the weights {cell.weights[:18]}; run the cell again")
+    path, sha256 = stored_weights(cell.weights, store, checkpoints)
+    path = weights_file or path
     fingerprint = MODELS.entry(cell.model.name).fingerprint()
     if fingerprint != cell.model.fingerprint:
         raise BenchError(f"the code of model '{cell.model.name}' is not what the cell was measured with; run it again")
-    path = weights_file or kept_weights(checkpoints, str(known["sha256"]))
-    if weights_file is None and not path.exists() and kind != "twin":
-        path = checkpoint_path(checkpoints, key) if kind == "train" else Path(known["spec"]["file"])
     if not path.exists():
         raise BenchError(f"the weights '{path}' are not there; run the cell again, or name them with --weights")
     tensors, _ = load_tensors(path)
     model = build_without_rng(cell.model)
     load_into(model, tensors, path)
-    if hash_of(model) != known["sha256"]:
+    if hash_of(model) != sha256:
         raise BenchError(f"'{path}' holds other weights than the cell was measured on; run it again")
     return model.to(device).to(memory_format=torch.channels_last).eval()
+
+
+def stored_weights(weights: str, store: Store, checkpoints: Path) -> tuple[Path, str]:
+    """The file where weights lie, if they are still there, and the SHA-256 that they must have.
+
+    Args:
+        weights: their key.
+        store: knows their hash.
+        checkpoints: folder of trained weights.
+
+    Raises:
+        BenchError: the store has no record of them.
+    """
+    kind, _, key = weights.partition(":")
+    known = store.weights(weights)
+    if known is None:
+        raise BenchError(f"the store has no record of the weights {weights[:18]}; run the cell again")
+    sha256 = str(known["sha256"])
+    path = kept_weights(checkpoints, sha256)
+    if not path.exists() and kind != "twin":
+        path = checkpoint_path(checkpoints, key) if kind == "train" else Path(known["spec"]["file"])
+    return path, sha256
 
 
 def stored_images(cell: CellSpec, data_dir: Path, dataset: str | None = None) -> Dataset:

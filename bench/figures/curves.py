@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from attacks.events.threat import EVENTS
 from bench.errors import BenchError
 from bench.figures.style import COLOURS, DASHES, MARKERS, caption, new_figure, styled
-from bench.frames import rows_where
+from bench.frames import rows_where, written_frame
 from bench.names import without_eot
 from bench.report.tables import layout
 from bench.report.tables.conditions import Paper, departures, warning
@@ -184,6 +184,13 @@ def lambdas(trained: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
             if part.get("part") == "membrane-constraint" and part.get("lam_max") is not None:
                 found[key] = float(part["lam_max"])
     return found
+
+
+def said(curves: Curves) -> str:
+    """All that the figure of some curves says, as text that is the same on every machine."""
+    # The last bits of a mean are the processor's.
+    points = written_frame(curves.points.round(9), "csv")
+    return "\n".join([curves.measure, curves.axis, curves.about, *curves.notes, points])
 
 
 def draw_curves(curves: Curves) -> Figure:

@@ -1,6 +1,8 @@
 """How every figure looks, and how it becomes a file."""
 
+import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+
+_DRAWN = "Drawn by bench from numbers whose SHA-256 is "
 
 _STYLE: Any = {
     "font.size": 8,
@@ -57,10 +61,15 @@ def spread_out(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def write_figure(figure: Figure, path: Path) -> list[Path]:
+def write_figure(figure: Figure, path: Path, numbers: str | None = None) -> list[Path]:
     """Write a figure: in the format that the name ends in, or in all of `FORMATS` where it ends in none.
 
-    The same figure gives the same bytes, today and tomorrow.
+    The same figure gives the same bytes, today and tomorrow, as long as Matplotlib stays the same.
+
+    Args:
+        figure: what to write.
+        path: where.
+        numbers: all that the figure says, as text. Its SHA-256 goes into the file, see `sum_of_numbers`.
 
     Raises:
         BenchError: another ending, or the file cannot be written.
@@ -69,7 +78,7 @@ def write_figure(figure: Figure, path: Path) -> list[Path]:
     suffix = path.suffix.lstrip(".")
     paths = [path] if suffix else [path.with_name(f"{path.name}.{form}") for form in FORMATS]
     for each in paths:
-        write_atomically(each, rendered(figure, each.suffix.lstrip(".")))
+        write_atomically(each, rendered(figure, each.suffix.lstrip("."), numbers))
     return paths
 
 
@@ -83,10 +92,23 @@ def check_ending(path: Path) -> None:
         raise BenchError(f"'{path}' must end in .{', .'.join(FORMATS)}, or in nothing for all of them")
 
 
-def rendered(figure: Figure, form: str) -> bytes:
-    """A figure as the bytes of a file."""
+def rendered(figure: Figure, form: str, numbers: str | None = None) -> bytes:
+    """A figure as the bytes of a file, with the sum of its numbers if they are given."""
     buffer = io.BytesIO()
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
+    undated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}[form]
+    metadata: dict[str, str | None] = {undated: None}
+    if numbers is not None:
+        place = "Subject" if form == "pdf" else "Description"
+        metadata[place] = _DRAWN + hashlib.sha256(numbers.encode()).hexdigest()
     with styled():
         figure.savefig(buffer, format=form, dpi=200, metadata=metadata)
     return buffer.getvalue()
+
+
+def sum_of_numbers(drawn: bytes) -> str | None:
+    """The SHA-256 of the numbers that a file of `write_figure` was drawn from; None where it names none.
+
+    Another version of Matplotlib draws the same numbers with other bytes: this says whether they are the same.
+    """
+    found = re.search(re.escape(_DRAWN.encode()) + rb"([0-9a-f]{64})", drawn)
+    return found[1].decode() if found else None

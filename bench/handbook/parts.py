@@ -12,9 +12,9 @@ from bench.handbook.docstring import Docstring, read_docstring
 from bench.handbook.formulas import formula_of
 from bench.parameters import shown_value
 from bench.registry import KINDS, Entry
+from bench.ways import draws_noise
 from defenses.base import Defense, Part, Setting
 from defenses.search import Choice, Range, space_of
-from models.encoding import build_encoder
 from models.neurons import NeuronSpec
 
 SHOWN = ("defense", "attack", "gradient")
@@ -200,8 +200,7 @@ def _passes(defense: Defense) -> str:
 
 def _noisy(defense: Defense) -> bool:
     settled = defense.settled(_SETTING)
-    encoder = build_encoder(settled.encoder)
-    return settled.neuron(NeuronSpec()).build().stochastic or (encoder is not None and encoder.stochastic)
+    return draws_noise(settled.neuron(NeuronSpec()), settled.encoder)
 
 
 def _file(code: Any) -> str:

@@ -64,9 +64,14 @@ def _verdict(contrast: Contrast, comparison: Comparison, real: bool, swap: bool)
     return f"not shown to be real; {over}"
 
 
+def sentences(contrast: Contrast) -> list[str]:
+    """What a reader came for: the worst case of each budget; the attacks by themselves where there is none."""
+    worst = [comparison for comparison in contrast.comparisons if comparison.attack.startswith(WORST)]
+    return [sentence(contrast, comparison) for comparison in worst or contrast.comparisons]
+
+
 def contrast_text(contrast: Contrast, form: str) -> str:
     """A sentence for each comparison, then all of them as a table."""
-    said = [sentence(contrast, comparison) for comparison in contrast.comparisons]
     if form in ("csv", "json"):
         from bench.frames import written_frame
 
@@ -74,9 +79,7 @@ def contrast_text(contrast: Contrast, form: str) -> str:
     table = write_sheet(contrast_sheet(contrast), form)
     if form in ("latex", "html"):
         return table
-    # What a reader came for: the worst case of each budget; the attacks by themselves where there is none.
-    worst = [text for text, c in zip(said, contrast.comparisons, strict=True) if c.attack.startswith(WORST)]
-    return "\n".join([*(worst or said), "", table])
+    return "\n".join([*sentences(contrast), "", table])
 
 
 def contrast_sheet(contrast: Contrast) -> Sheet:

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.exchange.bundle import bundle_json, bundle_of_json, collect_bundle
 from bench.exchange.merge import merge_bundle
 from bench.repeats import advice, repeats
-from bench.report.comparison import sentence
+from bench.report.comparison import sentence, sentences
 from bench.selection import chosen_cells
 from bench.statistics import Paired, holm, mcnemar, wilson
 from bench.statistics.variance import split_variance
@@ -274,3 +274,15 @@ def test_a_worst_case_that_cannot_be_had_is_named(results: Path, tiny_npz: Path,
     contrast = compare(full, few, many)
     assert {c.attack for c in contrast.comparisons} == {"fgsm", "pgd3"}
     assert "no worst case: no network met all attacks, or the two have unlike numbers of draws" in contrast.notes
+
+
+def test_sentences_alone_are_those_above_the_table(bench: Run, results: Path, full: Store) -> None:
+    one, two = (chosen_cells(full, defenses=[name], attacks=["fgsm"], eps="0.1") for name in ("at", "vanilla"))
+    expected = sentences(compare(full, one, two))
+    assert len(expected) == 1
+    chosen = ("compare", "at", "vanilla", "-a", "fgsm", "--eps", "0.1", "--sentences")
+    assert bench(*chosen).stdout.splitlines() == expected
+    assert bench(*chosen, "--format", "md").stdout.splitlines() == [f"- {text}" for text in expected]
+    wrong = bench(*chosen, "--format", "csv")
+    assert wrong.returncode == 2
+    assert "--sentences are text or md" in wrong.stderr

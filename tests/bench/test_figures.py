@@ -1,5 +1,6 @@
 """Figures: the numbers behind them are those of the networks, and the files are what they say."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from bench.evidence.neurons import neuron_traces
 from bench.evidence.probe import Probe
 from bench.figures import flips, surface
 from bench.figures import membrane as potentials
-from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, success_curves
-from bench.figures.style import FORMATS, new_figure, rendered, spread_out, write_figure
+from bench.figures.curves import draw_curves, eps_curves, lambda_curves, lambdas, of_defenses, said, success_curves
+from bench.figures.style import FORMATS, new_figure, rendered, spread_out, sum_of_numbers, write_figure
 from bench.frames import cells_frame
 from bench.registry import MODELS
 from bench.store import Store
@@ -299,6 +300,16 @@ def test_the_same_figure_is_the_same_bytes_in_every_format(tmp_path: Path) -> No
     assert [path.name for path in write_figure(new_figure(1, 1), tmp_path / "a")] == ["a.png", "a.pdf", "a.svg"]
     with pytest.raises(BenchError, match=r"must end in .png, .pdf, .svg"):
         write_figure(new_figure(1, 1), tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_figure_names_the_sum_of_its_numbers(form: str) -> None:
+    curves = eps_curves(cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.5, 0)), "pgd10")
+    other = eps_curves(cells(("at", 0.1, 0.6, 0), ("at", 0.2, 0.51, 0)), "pgd10")
+    sums = [sum_of_numbers(rendered(draw_curves(c), form, said(c))) for c in (curves, other)]
+    assert sums == [hashlib.sha256(said(c).encode()).hexdigest() for c in (curves, other)]
+    assert sums[0] != sums[1]
+    assert sum_of_numbers(rendered(draw_curves(curves), form)) is None
 
 
 def test_from_the_command_line(bench: Run, results: Path, tiny_npz: Path, tmp_path: Path) -> None:

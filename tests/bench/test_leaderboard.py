@@ -14,7 +14,7 @@ from support import Run
 
 from bench.leaderboard.entry import Board, Entry
 from bench.leaderboard.met import draws_asked
-from bench.leaderboard.rank import boards
+from bench.leaderboard.rank import boards, division_of
 from bench.leaderboard.sheet import boards_frame, write_boards
 from bench.statistics import over_seeds
 from bench.store import CellRow, Store
@@ -87,6 +87,26 @@ def test_one_more_attack_on_one_seed_does_not_drop_the_others(full: Store) -> No
     entry = named(of(boards(full, [*rows, replace(more, attack="extra"), *others]), "deterministic"), "vanilla")
     assert [seed.seed for seed in entry.seeds] == [0, 1]
     assert entry.rank is not None
+
+
+def test_only_noise_makes_a_network_stochastic(full: Store) -> None:
+    """Neurons that adapt or learn are deterministic; an encoding that draws is noise, whatever the neurons."""
+
+    def of_kind(kind: str, encoder: str = "", **changed: int) -> CellRow:
+        model = row.spec["model"]
+        spec = (
+            model
+            | {"neuron": model["neuron"] | {"kind": kind, "params": []}}
+            | ({"encoder": encoder} if encoder else {})
+        )
+        return replace(row, spec=row.spec | {"model": spec} | changed)
+
+    row = next(row for row in full.cells() if (row.defense, row.attack, row.eps) == ("vanilla", "pgd3", "1/5"))
+    quiet = [of_kind("lif"), of_kind("dlif"), of_kind("el"), of_kind("hosnn"), of_kind("lif", "frequency:step=0.125")]
+    noisy = [of_kind("nlif"), of_kind("stog"), of_kind("lif", "poisson"), of_kind("lif", noise_version=2)]
+    assert [division_of(each) for each in quiet] == ["deterministic"] * 5
+    assert [division_of(each) for each in noisy] == ["stochastic"] * 4
+    assert [len(boards(full, [each])) for each in (*quiet, *noisy)] == [1] * 5 + [0] * 4
 
 
 def averaged(rows: list[CellRow], draws: int, defense: str) -> list[CellRow]:

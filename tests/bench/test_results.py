@@ -2,12 +2,14 @@
 
 import json
 import re
-import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import ROOT, Run
 
+from bench.pages.make import differences, make_page
 from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
 
@@ -15,22 +17,33 @@ PAGES = ("digits-defenses", "cifar10-cnn-medium", "cifar10-wrn16-4", "events-n-m
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_tables_and_tests_come_out_of_the_outcomes(bench: Run, tmp_path: Path, name: str) -> None:
+def test_a_page_is_what_its_outcomes_make(name: str, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    page = ROOT / "results" / name
-    done = bench("import", page / "outcomes.parquet")
-    assert done.returncode == 0, done.stderr
-    text = (page / "README.md").read_text()
-    block = text.split("<!-- regenerates -->\n```sh\n")[1].split("```")[0]
-    commands = [shlex.split(line) for line in block.splitlines() if not line.startswith("bench import")]
-    assert len(commands) >= 4
-    for command, *arguments in commands:
-        assert command == "bench"
-        shown = bench(*arguments)
-        assert shown.returncode == 0, shown.stderr
-        if "-o" not in arguments:
-            assert shown.stdout.strip() in text, arguments
-    assert (tmp_path / "cells.csv").read_text() == (page / "cells.csv").read_text()
+    page = make_page(ROOT / "results" / name)
+    assert differences(page) == []
+    assert sum(len(texts) for texts in page.texts.values()) >= 2
+    # And would not be with one digit changed, in what was printed and in what was written.
+    copy = Path(shutil.copytree(page.folder, tmp_path / name))
+    for path, place in ((copy / "README.md", r"\d\.\d \["), (copy / "cells.csv", r"\d,")):
+        at = [found.start() for found in re.finditer(place, path.read_text())][-1]
+        text = path.read_text()
+        path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    readme, csv = differences(replace(page, folder=copy))
+    assert readme.startswith(f"{copy / 'README.md'}: bench ")
+    assert csv.startswith(f"{copy / 'cells.csv'}: line ")
+
+
+def test_every_page_is_on_the_list_and_in_the_index() -> None:
+    folders = {path.parent.name for path in (ROOT / "results").glob("*/README.md")}
+    assert {path.parent.name for path in (ROOT / "results").glob("*/*.parquet")} == set(PAGES)
+    index = (ROOT / "results" / "README.md").read_text()
+    assert re.findall(r"^\| \[([^\]]+)\]\(\1/README\.md\) \|", index, re.MULTILINE) == sorted(folders)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.md")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_of_pages_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", path.read_text())
+    assert [t for t in targets if not re.match(r"\w+:", t) and not (path.parent / t).exists()] == []
 
 
 SPEED = ROOT / "results" / "perf"

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from browsing import Page, browser, needs_browser
+from support import ROOT
 
 from bench.errors import BenchError
+from bench.exchange.files import read_results
+from bench.exchange.merge import merge_bundle
 from bench.leaderboard.rank import boards
 from bench.leaderboard.site.build import write_site
 from bench.store import Store
@@ -46,6 +49,23 @@ def test_the_folder_is_self_contained_and_its_links_lead_somewhere(site: Path) -
         assert policies
         assert "default-src 'none'" in (policies[0] or "")
         assert not any(name.startswith("on") or name == "style" for _, a in page.tags for name in a)
+
+
+def test_without_weights_and_at_one_budget_pages_say_no_more(tmp_path: Path) -> None:
+    """And nothing of the machine: the same pages come out wherever the outcomes are."""
+    pytest.importorskip("pyarrow")
+    store = Store(tmp_path / "bench.sqlite")
+    merge_bundle(store, read_results(ROOT / "results" / "cifar10-cnn-medium" / "outcomes.parquet"), note={})
+    index = write_site(
+        boards(store, store.cells(status="done")), store, tmp_path / "site", tmp_path / "nowhere", tmp_path / "no-data"
+    )
+    assert [t for t, a in Page(index).tags if t == "button" and "eps curve" in str(a)] == []
+    assert "one budget" not in Page(index).text
+    entries = sorted((index.parent / "entries").glob("*.html"))
+    assert len(entries) == 4
+    for entry in entries:
+        assert "No pictures: the weights are not at hand." in Page(entry).text
+        assert str(tmp_path) not in entry.read_text()
 
 
 def test_hostile_names_are_text(site: Path) -> None:

@@ -51,7 +51,7 @@ def index(boards: Sequence[Board], curves: Mapping[str, Curve | None]) -> str:
     """The first page: every board."""
     divisions = dict.fromkeys(board.division for board in boards)
     options = "".join(f'<option value="{escape(d)}">{escape(d)}</option>' for d in divisions)
-    sorts = "".join(f"<option>{escape(name)}</option>" for name, numeric in _HEADS if numeric is not None)
+    sorts = "".join(f"<option>{escape(name)}</option>" for name, _ in _HEADS)
     # The board that most networks stand on is what a reader came for.
     ordered = sorted(boards, key=lambda board: (list(divisions).index(board.division), -len(board.entries)))
     body = f"""<p class="lead">The share of test images that a network gets right without attack and under every attack that was
@@ -77,18 +77,23 @@ Suspect: perhaps too high. Unaudited: nobody looked for masked gradients yet.</p
 
 _HEADS = (
     ("rank", True), ("defense", False), ("model", False), ("worst case", True), ("clean", True), ("strongest attack", False),
-    ("above next", False), ("seeds", True), ("passes", True), ("verdict", False), ("code", False), ("curve", None),
+    ("above next", False), ("seeds", True), ("passes", True), ("verdict", False), ("code", False),
 )  # fmt: skip
 
 
 def _board(board: Board, number: int, curves: Mapping[str, Curve | None]) -> str:
     heads = "".join(
         f'<th scope="col"{" class=number" if numeric else ""}{" aria-sort=ascending" if name == "rank" else ""}>'
-        + (escape(name) if numeric is None else f"<button type=button>{escape(name)}</button>")
-        + "</th>"
+        f"<button type=button>{escape(name)}</button></th>"
         for name, numeric in _HEADS
     )
-    rows = "\n".join(_row(entry, f"b{number}-{i}", curves) for i, entry in enumerate(board.entries))
+    cells = [_cells(entry) for entry in board.entries]
+    # Where all was measured at one budget, a column of curves would say so in every row.
+    if any(curves.get(entry.slug) for entry in board.entries):
+        heads += '<th scope="col" class="drawn">curve</th>'
+        popups = [_popup(e, f"b{number}-{i}", curves.get(e.slug)) for i, e in enumerate(board.entries)]
+        cells = [f'{row}<td class="wide drawn">{popup}</td>' for row, popup in zip(cells, popups, strict=True)]
+    rows = "\n".join(f"{_row_of(e)}{row}</tr>" for e, row in zip(board.entries, cells, strict=True))
     required = ", ".join(board.required) or "any attack"
     return f"""<section class="board-section" data-division="{escape(board.division)}">
 <h2 id="h{number}">{escape(board_title(board))}</h2>
@@ -136,13 +141,16 @@ def _left_out(entries: Sequence[Entry]) -> str:
     return f'<ul class="note">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>\n'
 
 
-def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
+def _row_of(entry: Entry) -> str:
+    return f'<tr data-verdict="{escape(entry.verdict)}"{"" if entry.rank else " class=unranked"}>'
+
+
+def _cells(entry: Entry) -> str:
     strongest = ", ".join(dict.fromkeys(seed.strongest for seed in entry.seeds)) or "-"
     apart = "-" if entry.apart is None else "yes" if entry.apart < LEVEL else "no"
     by = f'<span class="why">by {escape(str(entry.submitted["by"]))}</span>' if entry.submitted.get("by") else ""
     worst = _percent(entry.worst) + (_meter(entry.worst) if entry.worst.values else "")
     return (
-        f'<tr data-verdict="{escape(entry.verdict)}"{"" if entry.rank else " class=unranked"}>'
         f'<td class="number" data-label="rank" data-value="{entry.rank or ""}">{entry.rank or "-"}</td>'
         f'<th scope="row" class="name" data-rank="{entry.rank or "-"}"><a href="entries/{entry.slug}.html">{_breakable(entry.defense)}</a>{by}</th>'
         f'<td class="model" data-label="model">{escape(entry.model)}, T {entry.T}</td>'
@@ -154,7 +162,6 @@ def _row(entry: Entry, name: str, curves: Mapping[str, Curve | None]) -> str:
         f'<td class="number" data-label="passes" data-value="{entry.passes}">{entry.passes:,}</td>'
         f'<td data-label="verdict">{_verdict(entry)}</td>'
         f'<td data-label="code">{escape(_code(entry))}</td>'
-        f'<td class="wide">{_popup(entry, name, curves.get(entry.slug))}</td></tr>'
     )
 
 

@@ -28,13 +28,16 @@ def pictures(
 
     from bench.data.stills import stills
     from bench.evidence.attacked import attacked_images
-    from bench.evidence.stored import stored_cell, stored_images, stored_network
+    from bench.evidence.stored import stored_cell, stored_images, stored_network, stored_weights
     from bench.runtime import pick_device
 
     seed = entry.seeds[0]
     row = next(row for row in seed.cells if row.attack == seed.strongest)
     device = pick_device("cpu", None)
     try:
+        # First of all: a page without pictures says the same whatever data and code are at hand, and fetches nothing.
+        if not stored_weights(row.weights_key, store, checkpoints)[0].exists():
+            raise BenchError("the weights are not at hand")
         cell = stored_cell(row)
         images = stored_images(cell, data_dir)
         model = stored_network(cell, store, checkpoints, device, model_name=model_name)

@@ -59,12 +59,12 @@
     const division = document.querySelector("#division");
     const sound = document.querySelector("#sound");
     if (!text) return;
-    // The last cell is a drawing, whose numbers nobody looks for.
+    // Nobody looks for the numbers of a drawing.
     const boards = [...document.querySelectorAll("section.board-section")].map((board) => ({
       board,
       rows: [...board.querySelectorAll("tbody tr")].map((row) => ({
         row,
-        words: [board.querySelector("h2"), ...[...row.cells].slice(0, -1)].map((each) => each.textContent).join(" ").toLowerCase(),
+        words: [board.querySelector("h2"), ...row.querySelectorAll(":scope > :not(.drawn)")].map((each) => each.textContent).join(" ").toLowerCase(),
       })),
     }));
     const apply = () => {

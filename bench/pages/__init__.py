@@ -1,0 +1,1 @@
+"""Pages of results that are written from the outcomes beside them: `python -m bench.pages`."""
