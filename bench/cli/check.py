@@ -25,6 +25,10 @@ def check(
     allow_cached: Annotated[
         bool, typer.Option("--allow-cached", help="Accept cells that are the baseline's own measurements.")
     ] = False,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="A rise fails as well: of fixed weights it is a weaker attack, no progress."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A suspect cell fails the check.")] = False,
     form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
     markdown: Annotated[
@@ -37,10 +41,10 @@ def check(
 ) -> None:
     """Has robustness fallen against a baseline? For CI: run the attacks with bench run, then this.
 
-    Exit status: 0 no regression, 1 regression, 2 not comparable (other data, other weights, other protocol; also
+    Exit status: 0 no regression, 1 regression (with --both-ways also a rise), 2 not comparable (other data, other weights, other protocol; also
     a mistake in the command), 3 nothing measured, or the store or the baseline cannot be read.
     """
-    from bench.gate.check import NOT_MEASURED, run_check
+    from bench.gate.check import CONTRADICTION, NOT_MEASURED, run_check
     from bench.gate.junit import junit_xml
     from bench.gate.report import check_json, check_markdown, check_text
 
@@ -49,6 +53,8 @@ def check(
         raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
+    if both_ways and new_weights:
+        raise BenchError(CONTRADICTION)
     if not 0 < level < 1:
         raise BenchError(f"--level must lie between 0 and 1, got {level:g}")
     if not 0 <= min_effect < 1:
@@ -62,7 +68,7 @@ def check(
             raise BenchError(o.no_store(results, store))
         found = run_check(
             opened, read_results(baseline), level=level, min_effect=min_effect, iterate=iterate,
-            new_weights=new_weights, allow_cached=allow_cached, strict=strict,
+            new_weights=new_weights, allow_cached=allow_cached, strict=strict, both_ways=both_ways,
         )  # fmt: skip
     except BenchError as error:
         # For a gate, what cannot be read is not a mistake in the command: nothing was measured.

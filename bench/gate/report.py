@@ -19,7 +19,8 @@ def check_sheet(check: Check, lines: tuple[Line, ...] | None = None) -> Sheet:
         tuple(_row(line) for line in chosen),
         2,
         caption=f"Accuracy in percent with 95% Wilson interval, {iterate}; difference in points with 95% interval; "
-        f"one-sided exact paired p, Holm over all comparisons. A regression has p < {check.level:g} and at least "
+        f"{'two' if check.both_ways else 'one'}-sided exact paired p, Holm over all comparisons. "
+        f"A regression{' or rise' * check.both_ways} has p < {check.level:g} and at least "
         f"{100 * check.min_effect:g} points.",
         label="check",
     )
@@ -27,7 +28,7 @@ def check_sheet(check: Check, lines: tuple[Line, ...] | None = None) -> Sheet:
 
 def _row(line: Line) -> tuple[Piece, ...]:
     verdict = line.says if line.paired is not None else f"{WORDS[line.status]}: {line.says}"
-    verdict = "REGRESSION" if line.says == "regression" else verdict
+    verdict = verdict.upper() if line.says in ("regression", "rise") else verdict
     if line.warning:
         verdict += f" ({line.warning})"
     if line.paired is None:
@@ -48,10 +49,11 @@ def check_text(check: Check) -> str:
 
 def check_markdown(check: Check) -> str:
     """For a pull request: the verdict, what needs a look, and the rest folded away where it is long."""
-    title = {OK: "Robustness: no regression", REGRESSION: "Robustness: regression"}.get(
-        check.status, "Robustness: no verdict"
-    )
-    parts = [f"## {title}", "", _escaped(check.headline), ""]
+    says = {line.says for line in check.lines if line.status == REGRESSION}
+    bad = "rise" if says == {"rise"} else "regression"
+    good = "no change" if check.both_ways else "no regression"
+    title = {OK: good, REGRESSION: bad}.get(check.status, "no verdict")
+    parts = [f"## Robustness: {title}", "", _escaped(check.headline), ""]
     notable = tuple(line for line in check.lines if line.status != OK or line.warning)
     if len(check.lines) <= _LONG:
         return "\n".join([*parts, write_sheet(check_sheet(check), "md"), ""]) if check.lines else "\n".join(parts)
@@ -76,6 +78,7 @@ def check_json(check: Check) -> dict[str, Any]:
         "level": check.level,
         "min_effect": check.min_effect,
         "iterate": check.iterate,
+        "both_ways": check.both_ways,
         "lines": [_line_json(line) for line in check.lines],
     }
 
