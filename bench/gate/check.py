@@ -277,7 +277,8 @@ def _sum_up(lines: Sequence[Line], level: float, min_effect: float, both_ways: b
     )
     if fallen:
         return REGRESSION, (
-            f"Robustness fell: {len(fallen)} of {len(compared)} comparisons regressed, the most {_most(fallen)}{behind}."
+            f"Robustness fell: {len(fallen)} of {len(compared)} comparisons regressed, the most "
+            f"{_most(fallen)}{behind}."
         )
     if risen:
         return REGRESSION, (
@@ -287,8 +288,8 @@ def _sum_up(lines: Sequence[Line], level: float, min_effect: float, both_ways: b
     if moved:
         most = max(moved, key=lambda line: line.moved or 0.0)
         return REGRESSION, (
-            f"Rates stand, but something changed: margins moved in {len(moved)} of {len(compared)} comparisons, the most "
-            f"{most.network} under {most.attack} on {100 * (most.moved or 0.0):.1f}% of the images{behind}."
+            f"Rates stand, but something changed: margins moved in {len(moved)} of {len(compared)} comparisons, "
+            f"the most {most.network} under {most.attack} on {100 * (most.moved or 0.0):.1f}% of the images{behind}."
         )
     if doubtful:
         first = doubtful[0]

@@ -40,7 +40,7 @@ class Fault(NamedTuple):
 def steps_halved(patch: Patch) -> None:
     run = attacks.pgd.PGD.run
 
-    def lazy(*arguments: Any, steps: int, **others: Any) -> Any:
+    def lazy(*arguments: Any, steps: int, snapshots: Any, **others: Any) -> Any:
         return {steps: run(*arguments, steps=steps // 2, **others)[steps // 2]}
 
     patch(attacks.pgd, "PGD", replace(attacks.pgd.PGD, run=lazy))
