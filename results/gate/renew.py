@@ -46,9 +46,8 @@ def chosen(folder: Path, wishes: dict[str, str]) -> dict[str, Path]:
         fitting = [path for path in paths if path.name.startswith(wishes.get(name, ""))]
         if len(fitting) != 1:
             shown = ", ".join(f"{path.stem} ({load_tensors(path)[1]['defense']})" for path in fitting) or "none"
-            raise BenchError(
-                f"'{folder}' must hold one cnn-small on digits, {name}, seed 0: {shown}; name one: {name}=KEY"
-            )
+            mend = f"name one: {name}=KEY" if fitting else f"train it with: bench run -d {name} --results {folder}"
+            raise BenchError(f"'{folder}' must hold one cnn-small on digits, {name}, seed 0; it holds {shown}: {mend}")
         picked[name] = fitting[0]
     return picked
 

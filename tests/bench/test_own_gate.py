@@ -1,6 +1,8 @@
 """The project's own gate: fixed networks against their baseline show faults in the code, and no other rounding."""
 
+import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import torch
 from planted import FAULTS, rounds_otherwise
 from support import ROOT
 
+from bench.checkpoint import load_tensors, save_tensors
+from bench.errors import BenchError
 from bench.exchange.bundle import Bundle
 from bench.exchange.files import read_results
 from bench.gate.check import LEVEL, NOT_MEASURED, OK, REGRESSION, Check, run_check
@@ -17,6 +21,11 @@ from bench.store import Store
 
 GATE = ROOT / "results" / "gate"
 BASELINE = read_results(GATE / "baseline.json.gz")
+SCRIPT = importlib.util.spec_from_file_location("renew", GATE / "renew.py")
+assert SCRIPT is not None
+assert SCRIPT.loader is not None
+renew = importlib.util.module_from_spec(SCRIPT)
+SCRIPT.loader.exec_module(renew)
 LIMIT = float(re.findall(r"--max-moved (\S+)", (GATE / "check.sh").read_text())[0])
 
 
@@ -70,3 +79,29 @@ def test_the_networks_are_those_of_the_baseline() -> None:
     files = {given_weights(path).sha256 for path in GATE.glob("*.safetensors")}
     assert files == {weights["sha256"] for weights in BASELINE.weights.values()}
     assert {fault.network for fault in FAULTS.values()} == {path.stem for path in GATE.glob("*.safetensors")}
+
+
+def test_ci_runs_the_command_of_the_page() -> None:
+    page = (GATE / "README.md").read_text()
+    command = page.split("<!-- command: gate -->\n```sh\n")[1].split("\n```")[0]
+    assert command in (ROOT / ".ci" / "run").read_text()
+    assert f"{len(FAULTS)} planted faults" in page
+    assert f"over {len(BASELINE.cells) + len(BASELINE.weights)} comparisons" in page
+
+
+def test_new_networks_are_taken_from_a_results_folder(tmp_path: Path) -> None:
+    """By their defense, whatever the values of its parameters; one must be named where there are several."""
+    (tmp_path / "checkpoints").mkdir()
+    for path in GATE.glob("*.safetensors"):
+        shutil.copy(path, tmp_path / "checkpoints" / f"{path.stem.replace('+', '')}1.safetensors")
+    assert {name: path.stem for name, path in renew.chosen(tmp_path, {}).items()} == {
+        name: f"{name.replace('+', '')}1" for name in renew.NETWORKS
+    }
+    tensors, metadata = load_tensors(GATE / "at.safetensors")
+    other = tmp_path / "checkpoints" / "at2.safetensors"
+    save_tensors(other, tensors, metadata | {"defense": "at:steps=3"})
+    with pytest.raises(BenchError, match=r"it holds at1 \(at\), at2 \(at:steps=3\): name one: at=KEY"):
+        renew.chosen(tmp_path, {})
+    assert renew.chosen(tmp_path, {"at": "at2"})["at"] == other
+    with pytest.raises(BenchError, match="train it with: bench run -d vanilla"):
+        renew.chosen(tmp_path / "checkpoints", {})
