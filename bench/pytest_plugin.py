@@ -24,6 +24,7 @@ def assert_robustness(
     min_effect: float = 0.01,
     iterate: str = "last",
     new_weights: bool = True,
+    both_ways: bool = False,
 ) -> None:
     """Fail a test where robustness fell, or is not as high as it must be.
 
@@ -37,6 +38,7 @@ def assert_robustness(
         at_least: attack -> smallest robust accuracy, a share; `clean` is the accuracy without attack.
         level, min_effect, iterate: see `bench.gate.check.run_check`.
         new_weights: compare although the network is another than the baseline's.
+        both_ways: of fixed weights, so with `new_weights=False`: a rise is a failure, too.
 
     Raises:
         AssertionError: a regression, a floor that is not reached, or no verdict: what cannot be compared, or was not
@@ -48,7 +50,7 @@ def assert_robustness(
     __tracebackhide__ = True
     complaints = _below(found, at_least or {}, iterate)
     if baseline is not None:
-        complaints += _fallen(found, Path(baseline), level, min_effect, iterate, new_weights)
+        complaints += _fallen(found, Path(baseline), level, min_effect, iterate, new_weights, both_ways)
     if complaints:
         raise AssertionError("\n".join(complaints))
 
@@ -86,7 +88,13 @@ def _below(found: Evaluation | str | Path, floors: Mapping[str, float], iterate:
 
 
 def _fallen(
-    found: Evaluation | str | Path, baseline: Path, level: float, min_effect: float, iterate: str, new_weights: bool
+    found: Evaluation | str | Path,
+    baseline: Path,
+    level: float,
+    min_effect: float,
+    iterate: str,
+    new_weights: bool,
+    both_ways: bool,
 ) -> list[str]:
     import tempfile
 
@@ -109,7 +117,8 @@ def _fallen(
                 raise BenchError(f"there is no store '{path}'")
             store = Store(path, reading=True)
         check = run_check(
-            store, wanted, level=level, min_effect=min_effect, iterate=iterate, new_weights=new_weights
+            store, wanted, level=level, min_effect=min_effect, iterate=iterate, new_weights=new_weights,
+            both_ways=both_ways,
         )  # fmt: skip
         store.close()
     return [] if check.status == OK else [check_text(check)]

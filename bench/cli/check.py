@@ -25,6 +25,16 @@ def check(
     allow_cached: Annotated[
         bool, typer.Option("--allow-cached", help="Accept cells that are the baseline's own measurements.")
     ] = False,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="A rise fails as well: of fixed weights it is a weaker attack, no progress."),
+    ] = False,
+    max_moved: Annotated[
+        float | None,
+        typer.Option(
+            "--max-moved", metavar="X", help="Of fixed weights: share of images whose margin may move; else it fails."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A suspect cell fails the check.")] = False,
     form: Annotated[str, typer.Option("--format", help="text, md or json.")] = "text",
     markdown: Annotated[
@@ -37,10 +47,11 @@ def check(
 ) -> None:
     """Has robustness fallen against a baseline? For CI: run the attacks with bench run, then this.
 
-    Exit status: 0 no regression, 1 regression, 2 not comparable (other data, other weights, other protocol; also
+    Exit status: 0 no regression, 1 regression (also a rise with --both-ways, moved margins with
+    --max-moved), 2 not comparable (other data, other weights, other protocol; also
     a mistake in the command), 3 nothing measured, or the store or the baseline cannot be read.
     """
-    from bench.gate.check import NOT_MEASURED, run_check
+    from bench.gate.check import CONTRADICTION, NOT_MEASURED, run_check
     from bench.gate.junit import junit_xml
     from bench.gate.report import check_json, check_markdown, check_text
 
@@ -49,6 +60,10 @@ def check(
         raise BenchError(f"unknown format '{form}'; choose from {', '.join(_FORMATS)}")
     if iterate not in ("last", "any"):
         raise BenchError(f"--iterate must be last or any, got '{iterate}'")
+    if max_moved is not None and not 0 <= max_moved <= 1:
+        raise BenchError(f"--max-moved is a share of the images in [0, 1], got {max_moved:g}")
+    if (both_ways or max_moved is not None) and new_weights:
+        raise BenchError(CONTRADICTION)
     if not 0 < level < 1:
         raise BenchError(f"--level must lie between 0 and 1, got {level:g}")
     if not 0 <= min_effect < 1:
@@ -62,7 +77,8 @@ def check(
             raise BenchError(o.no_store(results, store))
         found = run_check(
             opened, read_results(baseline), level=level, min_effect=min_effect, iterate=iterate,
-            new_weights=new_weights, allow_cached=allow_cached, strict=strict,
+            new_weights=new_weights, allow_cached=allow_cached, strict=strict, both_ways=both_ways,
+            max_moved=max_moved,
         )  # fmt: skip
     except BenchError as error:
         # For a gate, what cannot be read is not a mistake in the command: nothing was measured.

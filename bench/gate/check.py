@@ -9,16 +9,26 @@ from numpy.typing import NDArray
 
 from attacks.threat import format_eps
 from bench.audit.cell import judge_cell
+from bench.errors import BenchError
 from bench.exchange.bundle import Bundle, Parcel
 from bench.gate.match import MATCHED, MISSING, Match, find_counterparts, is_own
 from bench.outcome import Outcome
-from bench.statistics import Paired, compare_pairs, holm
+from bench.statistics import Alternative, Paired, compare_pairs, holm
 from bench.store import CellRow, Store
 
 OK, REGRESSION, NOT_COMPARABLE, NOT_MEASURED = 0, 1, 2, 3
 """Exit codes of a check."""
 
 LEVEL, MIN_EFFECT = 0.01, 0.01
+
+LEAST_MOVE = 1e-3
+"""By how much a margin must differ to have moved: a hundred times what rounding does where no spike changes."""
+
+CONTRADICTION = (
+    "--both-ways and --max-moved are for fixed weights, whose numbers must not rise nor margins move; a retrained "
+    "network is another: leave them out, or --new-weights"
+)
+"""Why a check of new weights cannot ask that nothing changed."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,12 @@ class Line:
         network, attack: what was compared; `clean` for accuracy without attack.
         key: of the baseline's cell.
         status: `OK`, or which of the exit codes this line alone would give.
-        says: `ok`, `better`, `regression`, `suspect` (under `strict`), or why there is no comparison.
+        says: `ok`, `better`, `regression`, `rise` (of a check both ways), `moved` (of a check with `max_moved`),
+            `suspect` (under `strict`), or why there is no comparison.
         paired: now against the baseline; None where there was no comparison.
-        p: Holm's adjusted p-value for "it fell", over all comparisons of the check.
+        p: Holm's adjusted p-value for "it fell" (both ways: "it changed"), over all comparisons of the check.
         warning: something to look at that does not fail the check.
+        moved: share of the images whose margin moved by `LEAST_MOVE`; None where there was no comparison.
     """
 
     network: str
@@ -43,6 +55,7 @@ class Line:
     paired: Paired | None = None
     p: float | None = None
     warning: str = ""
+    moved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Check:
             not measured.
         headline: the verdict in a sentence.
         lines: in the order of the baseline.
-        level, min_effect, iterate: of the test.
+        level, min_effect, iterate, both_ways, max_moved: of the test.
     """
 
     status: int
@@ -63,6 +76,8 @@ class Check:
     level: float
     min_effect: float
     iterate: str
+    both_ways: bool = False
+    max_moved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class Pair:
     Attributes:
         warning: something to look at.
         suspect: the cell can be believed less than the baseline's could.
+        moved: share of the images whose margin moved by `LEAST_MOVE`.
     """
 
     network: str
@@ -82,6 +98,7 @@ class Pair:
     draws: tuple[int, int]
     warning: str = ""
     suspect: bool = False
+    moved: float = 0.0
 
 
 def run_check(
@@ -94,6 +111,8 @@ def run_check(
     new_weights: bool = False,
     allow_cached: bool = False,
     strict: bool = False,
+    both_ways: bool = False,
+    max_moved: float | None = None,
 ) -> Check:
     """Compare what a store holds with a baseline. Nothing is computed anew.
 
@@ -110,7 +129,17 @@ def run_check(
         new_weights: compare another network with the baseline's.
         allow_cached: accept cells that are the baseline's own rows, not measured again.
         strict: a cell that became suspect fails the check.
+        both_ways: a rise fails the check as a fall does, by two-sided tests. Of fixed weights a rise is a change of the
+            attack or of the model's code, an attack that became weaker for instance, and no progress.
+        max_moved: a comparison fails, too, where the margins of more than this share of the images moved. Of fixed
+            weights and noise that is counted, not drawn, margins repeat up to rounding, so that this sees changes of
+            code that happen to leave rates as they were. No test but a tolerance. None: margins are not looked at.
+
+    Raises:
+        BenchError: `both_ways` or `max_moved` together with `new_weights`, of which a rise may be progress.
     """
+    if (both_ways or max_moved is not None) and new_weights:
+        raise BenchError(CONTRADICTION)
     rows, hashes = store.cells(), {key: str(weights["sha256"]) for key, weights in store.trained().items()}
     done = [row for row in rows if row.summary is not None]
     lines: list[Line] = []
@@ -131,21 +160,32 @@ def run_check(
             pairs.append(_pair(parcel, match.row, outcome, None))
         if parcel.spec["attack"]["family"] != "clean":
             pairs.append(_pair(parcel, match.row, outcome, iterate))
-    lines = [*judge(pairs, level, min_effect, strict), *lines]
-    status, headline = _sum_up(lines, level, min_effect)
-    return Check(status, headline, tuple(lines), level, min_effect, iterate)
+    lines = [*judge(pairs, level, min_effect, strict, both_ways, max_moved), *lines]
+    status, headline = _sum_up(lines, level, min_effect, both_ways)
+    return Check(status, headline, tuple(lines), level, min_effect, iterate, both_ways, max_moved)
 
 
-def judge(pairs: Sequence[Pair], level: float, min_effect: float, strict: bool = False) -> list[Line]:
+def judge(
+    pairs: Sequence[Pair],
+    level: float,
+    min_effect: float,
+    strict: bool = False,
+    both_ways: bool = False,
+    max_moved: float | None = None,
+) -> list[Line]:
     """Test a family of comparisons; see `run_check`."""
-    compared = [compare_pairs(pair.now, pair.before, pair.draws, "less") for pair in pairs]
+    side: Alternative = "two-sided" if both_ways else "less"
+    compared = [compare_pairs(pair.now, pair.before, pair.draws, side) for pair in pairs]
     adjusted = holm([paired.p for paired in compared])
     lines = []
     for pair, paired, p in zip(pairs, compared, adjusted, strict=True):
         fell = is_fall(p, paired.difference, level, min_effect)
-        status = REGRESSION if fell or (strict and pair.suspect) else OK
-        says = "regression" if fell else "suspect" if status else "better" if paired.difference > 0 else "ok"
-        lines.append(Line(pair.network, pair.attack, pair.key, status, says, paired, p, pair.warning))
+        rose = both_ways and is_fall(p, -paired.difference, level, min_effect)
+        moved = max_moved is not None and pair.moved > max_moved
+        faults = {"regression": fell, "rise": rose, "moved": moved, "suspect": strict and pair.suspect}
+        says = next((name for name, found in faults.items() if found), "better" if paired.difference > 0 else "ok")
+        status = REGRESSION if says in faults else OK
+        lines.append(Line(pair.network, pair.attack, pair.key, status, says, paired, p, pair.warning, pair.moved))
     return lines
 
 
@@ -153,7 +193,7 @@ def is_fall(p: float, difference: float, level: float, min_effect: float) -> boo
     """Whether a comparison is a regression: beyond chance, and large enough to matter.
 
     Args:
-        p: adjusted, of "it fell".
+        p: adjusted, of "it fell", or of "it changed".
         difference: now - before, a share.
         level, min_effect: see `run_check`.
     """
@@ -164,13 +204,21 @@ def _pair(parcel: Parcel, row: CellRow, outcome: Outcome, iterate: str | None) -
     draws = (outcome.clean.shape[1], parcel.outcome.clean.shape[1])
     network = _name(parcel)
     if iterate is None:
-        return Pair(network, "clean", parcel.key, parcel.outcome.clean.mean(1), outcome.clean.mean(1), draws)
+        before, now = (o.clean.mean(1) for o in (parcel.outcome, outcome))
+        moved = _moved(parcel.outcome.margin_clean, outcome.margin_clean)
+        return Pair(network, "clean", parcel.key, before, now, draws, moved=moved)
     warning, suspect = "", row.verdict != "ok"
     if suspect:
         suspect = _verdict(parcel) == "ok"
         warning = f"{'now' if suspect else 'still'} {row.verdict}, see bench show {row.key[:12]}"
     before, now = (getattr(o, f"robust_{iterate}") for o in (parcel.outcome, outcome))
-    return Pair(network, _attack(parcel), parcel.key, before, now, draws, warning, suspect)
+    moved = _moved(parcel.outcome.margin_last, outcome.margin_last)
+    return Pair(network, _attack(parcel), parcel.key, before, now, draws, warning, suspect, moved)
+
+
+def _moved(before: NDArray[np.float32], now: NDArray[np.float32]) -> float:
+    # Written so that a margin which is no number has moved.
+    return float(np.mean(~(np.abs(now - before) <= LEAST_MOVE)))
 
 
 def _verdict(parcel: Parcel) -> str:
@@ -208,23 +256,40 @@ def _obstacle(parcel: Parcel, match: Match, rows: Sequence[CellRow], allow_cache
     return None
 
 
-def _sum_up(lines: Sequence[Line], level: float, min_effect: float) -> tuple[int, str]:
+def _sum_up(lines: Sequence[Line], level: float, min_effect: float, both_ways: bool = False) -> tuple[int, str]:
     compared = [line for line in lines if line.paired is not None]
     fallen = [line for line in lines if line.says == "regression"]
+    risen = [line for line in lines if line.says == "rise"]
+    moved = [line for line in lines if line.says == "moved"]
     doubtful = [line for line in lines if line.says == "suspect"]
     other = [line for line in lines if line.status == NOT_COMPARABLE]
     lacking = [line for line in lines if line.status == NOT_MEASURED]
     behind = "".join(
         f"; {len(group)} {what}"
-        for group, what in ((doubtful, "became suspect"), (other, "not comparable"), (lacking, "not measured"))
+        for group, what in (
+            (risen if fallen else [], "rose"),
+            (moved if fallen or risen else [], "moved"),
+            (doubtful, "became suspect"),
+            (other, "not comparable"),
+            (lacking, "not measured"),
+        )
         if group
     )
     if fallen:
-        worst = min(fallen, key=lambda line: line.paired.difference if line.paired else 0.0)
-        points = -100 * worst.paired.difference if worst.paired else 0.0
         return REGRESSION, (
             f"Robustness fell: {len(fallen)} of {len(compared)} comparisons regressed, the most "
-            f"{worst.network} under {worst.attack} by {points:.1f} points{behind}."
+            f"{_most(fallen)}{behind}."
+        )
+    if risen:
+        return REGRESSION, (
+            f"Robustness rose without new weights: {len(risen)} of {len(compared)} comparisons, the most "
+            f"{_most(risen)}: the attack became weaker, or the code of the model changed{behind}."
+        )
+    if moved:
+        most = max(moved, key=lambda line: line.moved or 0.0)
+        return REGRESSION, (
+            f"Rates stand, but something changed: margins moved in {len(moved)} of {len(compared)} comparisons, "
+            f"the most {most.network} under {most.attack} on {100 * (most.moved or 0.0):.1f}% of the images{behind}."
         )
     if doubtful:
         first = doubtful[0]
@@ -236,6 +301,14 @@ def _sum_up(lines: Sequence[Line], level: float, min_effect: float) -> tuple[int
     if not compared:
         return NOT_MEASURED, "Nothing was measured: the baseline holds no cell."
     return OK, (
-        f"No regression: none of {len(compared)} comparisons lost {100 * min_effect:g} points or more beyond chance "
+        f"No {'change' if both_ways else 'regression'}: none of {len(compared)} comparisons lost "
+        f"{'or gained ' * both_ways}{100 * min_effect:g} points or more beyond chance "
         f"(level {level:g} for all together)."
     )
+
+
+def _most(lines: Sequence[Line]) -> str:
+    """The largest of several changes in words."""
+    changes = [(abs(line.paired.difference) if line.paired else 0.0, line) for line in lines]
+    change, line = max(changes, key=lambda pair: pair[0])
+    return f"{line.network} under {line.attack} by {100 * change:.1f} points"

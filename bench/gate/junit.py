@@ -42,6 +42,7 @@ def _message(line: Line) -> str:
     return (
         f"{line.says}: {100 * paired.second.value:.1f}% -> {100 * paired.first.value:.1f}% on {paired.n} images, "
         f"lost {paired.only_second}, gained {paired.only_first}, adjusted p = {line.p:.2g}"
+        + (f", {100 * (line.moved or 0.0):.1f}% of the margins moved" if line.says == "moved" else "")
         + (f"; {line.warning}" if line.warning else "")
     )
 

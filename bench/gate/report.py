@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.gate.check import NOT_COMPARABLE, NOT_MEASURED, OK, REGRESSION, Check, Line
+from bench.gate.check import LEAST_MOVE, NOT_COMPARABLE, NOT_MEASURED, OK, REGRESSION, Check, Line
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 
@@ -14,29 +14,38 @@ def check_sheet(check: Check, lines: tuple[Line, ...] | None = None) -> Sheet:
     """All comparisons of a check as a table."""
     chosen = check.lines if lines is None else lines
     iterate = "last iterate" if check.iterate == "last" else "any iterate"
+    watched = check.max_moved is not None
     return Sheet(
-        ("network", "attack", "baseline", "now", "difference", "p", "verdict"),
-        tuple(_row(line) for line in chosen),
+        ("network", "attack", "baseline", "now", "difference", "p", *["moved"] * watched, "verdict"),
+        tuple(_row(line, watched) for line in chosen),
         2,
         caption=f"Accuracy in percent with 95% Wilson interval, {iterate}; difference in points with 95% interval; "
-        f"one-sided exact paired p, Holm over all comparisons. A regression has p < {check.level:g} and at least "
-        f"{100 * check.min_effect:g} points.",
+        f"{'two' if check.both_ways else 'one'}-sided exact paired p, Holm over all comparisons. "
+        f"A regression{' or rise' * check.both_ways} has p < {check.level:g} and at least "
+        f"{100 * check.min_effect:g} points."
+        + (
+            ""
+            if check.max_moved is None
+            else f" Moved: percent of the images whose margin differs by over {LEAST_MOVE:g}; at most "
+            f"{100 * check.max_moved:g} may."
+        ),
         label="check",
     )
 
 
-def _row(line: Line) -> tuple[Piece, ...]:
+def _row(line: Line, watched: bool) -> tuple[Piece, ...]:
     verdict = line.says if line.paired is not None else f"{WORDS[line.status]}: {line.says}"
-    verdict = "REGRESSION" if line.says == "regression" else verdict
+    verdict = verdict.upper() if line.says in ("regression", "rise", "moved") else verdict
     if line.warning:
         verdict += f" ({line.warning})"
     if line.paired is None:
-        return (Piece(line.network), Piece(line.attack), *[Piece(MISSING)] * 4, Piece(verdict))
+        return (Piece(line.network), Piece(line.attack), *[Piece(MISSING)] * (4 + watched), Piece(verdict))
     paired = line.paired
+    moved = [Piece(f"{100 * (line.moved or 0.0):.1f}")] * watched
     interval = f"[{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]"
     return (
         Piece(line.network), Piece(line.attack), rate_piece(paired.second), rate_piece(paired.first),
-        Piece(f"{100 * paired.difference:+.1f}", interval), Piece(f"{line.p:.2g}"),
+        Piece(f"{100 * paired.difference:+.1f}", interval), Piece(f"{line.p:.2g}"), *moved,
         Piece(verdict, bold=line.status == REGRESSION),
     )  # fmt: skip
 
@@ -48,10 +57,11 @@ def check_text(check: Check) -> str:
 
 def check_markdown(check: Check) -> str:
     """For a pull request: the verdict, what needs a look, and the rest folded away where it is long."""
-    title = {OK: "Robustness: no regression", REGRESSION: "Robustness: regression"}.get(
-        check.status, "Robustness: no verdict"
-    )
-    parts = [f"## {title}", "", _escaped(check.headline), ""]
+    says = {line.says for line in check.lines if line.status == REGRESSION}
+    bad = "regression" if says & {"regression", "suspect"} else "change"
+    good = "no change" if check.both_ways else "no regression"
+    title = {OK: good, REGRESSION: bad}.get(check.status, "no verdict")
+    parts = [f"## Robustness: {title}", "", _escaped(check.headline), ""]
     notable = tuple(line for line in check.lines if line.status != OK or line.warning)
     if len(check.lines) <= _LONG:
         return "\n".join([*parts, write_sheet(check_sheet(check), "md"), ""]) if check.lines else "\n".join(parts)
@@ -76,6 +86,8 @@ def check_json(check: Check) -> dict[str, Any]:
         "level": check.level,
         "min_effect": check.min_effect,
         "iterate": check.iterate,
+        "both_ways": check.both_ways,
+        "max_moved": check.max_moved,
         "lines": [_line_json(line) for line in check.lines],
     }
 
@@ -91,5 +103,6 @@ def _line_json(line: Line) -> dict[str, Any]:
             "n": paired.n, "baseline": paired.second.value, "now": paired.first.value,
             "difference": paired.difference, "low": paired.low, "high": paired.high,
             "gained": paired.only_first, "lost": paired.only_second,
+            "moved": line.moved,
         }  # fmt: skip
     return shown

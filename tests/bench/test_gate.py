@@ -76,6 +76,102 @@ def test_a_loss_is_a_regression_and_a_gain_is_not(full: Store) -> None:
     assert [line.says for line in judge(swapped, 0.01, 0.01)] == ["better"]
 
 
+def gained(lost: int, won: int, n: int = 500) -> Pair:
+    """Of n images so many fell and so many were won."""
+    before, now = np.zeros(n), np.zeros(n)
+    before[:lost], now[lost : lost + won] = 1, 1
+    return Pair("n", "a", "", before, now, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "p", "says"),
+    [
+        # McNemar's exact test, two-sided, by hand: 2 (C(n, 0) + ... + C(n, k)) / 2^n.
+        (0, 8, 2 / 2**8, "rise"),
+        (8, 0, 2 / 2**8, "regression"),
+        (1, 10, 2 * (1 + 11) / 2**11, "better"),
+        (2, 15, 2 * (1 + 17 + 136) / 2**17, "rise"),
+        (0, 7, 2 / 2**7, "better"),
+        (5, 5, 1.0, "ok"),
+        (0, 0, 1.0, "ok"),
+    ],
+)
+def test_both_ways_a_rise_fails_by_the_exact_two_sided_test(lost: int, won: int, p: float, says: str) -> None:
+    (line,) = judge([gained(lost, won)], 0.01, 0.01, both_ways=True)
+    assert line.p == pytest.approx(p, rel=1e-12)
+    assert line.says == says
+    assert line.status == (REGRESSION if says in ("rise", "regression") else OK)
+
+
+def test_both_ways_corrects_for_the_family_and_for_small_effects() -> None:
+    lines = judge([gained(0, 8), gained(0, 0), gained(9, 0)], 0.01, 0.01, both_ways=True)
+    assert [line.p for line in lines] == pytest.approx([2 * 2 / 2**8, 1.0, 3 * 2 / 2**9])
+    assert [line.says for line in judge([gained(0, 40, 5000)], 0.01, 0.01, both_ways=True)] == ["better"]
+    status, headline = _sum_up(judge([gained(0, 20), gained(30, 0)], 0.01, 0.01, both_ways=True), 0.01, 0.01, True)
+    assert status == REGRESSION
+    assert headline == ("Robustness fell: 1 of 2 comparisons regressed, the most n under a by 6.0 points; 1 rose.")
+
+
+def weaker(data: dict[str, Any]) -> None:
+    """The baseline fell on images on which the network stands now."""
+    for cell in data["cells"]:
+        outcome = Outcome.unpack(base64.b64decode(cell["outcome"]))
+        last = outcome.last.copy()
+        last[:60] = False
+        parts = (outcome.clean, last, outcome.best, outcome.margin_clean, outcome.margin_last, outcome.flags)
+        cell["outcome"] = base64.b64encode(Outcome(*parts).pack()).decode()
+
+
+def test_an_attack_that_became_weaker_is_seen_both_ways_only(full: Store) -> None:
+    old = baseline(full, rose=weaker)
+    assert run_check(full, old).status == OK
+    check = run_check(full, old, both_ways=True)
+    assert check.status == REGRESSION
+    assert check.headline.startswith("Robustness rose without new weights")
+    assert "## Robustness: change" in check_markdown(check)
+    assert "two-sided" in check_text(check)
+    assert "RISE" in check_text(check)
+    assert "<failure" in junit_xml(check).decode()
+    assert run_check(full, baseline(full), both_ways=True).headline.startswith("No change: ")
+
+
+def shifted(share: float, by: float) -> Any:
+    """The margins of the vanilla networks under attack were others on a share of the images."""
+
+    def change(data: dict[str, Any]) -> None:
+        for cell in data["cells"]:
+            if cell["labels"]["defense"] == "vanilla" and cell["labels"]["attack"] == "pgd3":
+                outcome = Outcome.unpack(base64.b64decode(cell["outcome"]))
+                margins = outcome.margin_last.copy()
+                margins[: round(share * outcome.n)] += by
+                parts = (outcome.clean, outcome.last, outcome.best, outcome.margin_clean, margins, outcome.flags)
+                cell["outcome"] = base64.b64encode(Outcome(*parts).pack()).decode()
+
+    return change
+
+
+def test_margins_may_move_on_so_many_images_and_no_more(full: Store) -> None:
+    assert run_check(full, baseline(full, m=shifted(0.2, 0.01))).status == OK
+    assert run_check(full, baseline(full, m=shifted(0.1, 0.01)), max_moved=0.1).status == OK
+    assert run_check(full, baseline(full, m=shifted(1, 1e-5)), max_moved=0).status == OK
+    for by in (0.01, np.nan):
+        check = run_check(full, baseline(full, m=shifted(0.2, by)), max_moved=0.1)
+        assert check.status == REGRESSION
+        assert {(line.attack, line.moved) for line in check.lines if line.says == "moved"} == {("pgd3 linf 0.2", 0.2)}
+        assert "moved in 2 of 18 comparisons" in check.headline
+        assert "on 20.0% of the images" in check.headline
+        assert "20.0% of the margins moved" in junit_xml(check).decode()
+        assert "| moved |" in check_markdown(check)
+
+
+def test_new_weights_are_not_asked_to_change_nothing(full: Store) -> None:
+    from bench.errors import BenchError
+
+    for asked in ({"both_ways": True}, {"max_moved": 0.1}):
+        with pytest.raises(BenchError, match="fixed weights"):
+            run_check(full, baseline(full), new_weights=True, **asked)  # type: ignore[arg-type]
+
+
 def test_a_small_loss_is_none_however_certain(full: Store) -> None:
     before, now = np.ones(10_000), np.ones(10_000)
     now[:90] = 0
@@ -322,6 +418,12 @@ def test_exit_codes_and_files_from_the_command_line(bench: Run, results: Path, f
     write_results(tmp_path / "same.parquet", baseline(full))
     assert bench("check", "--baseline", "same.parquet").returncode == OK
     assert bench("check", "--baseline", "same.json", "--store", "absent.sqlite").returncode == NOT_MEASURED
+    write_results(tmp_path / "rose.json", baseline(full, rose=weaker))
+    assert bench("check", "--baseline", "rose.json", "--both-ways").returncode == REGRESSION
+    assert bench("check", "--baseline", "same.json", "--both-ways", "--max-moved", "0").returncode == OK
+    wrong = bench("check", "--baseline", "same.json", "--both-ways", "--new-weights")
+    assert wrong.returncode == 2
+    assert "--both-ways and --max-moved are for fixed weights" in " ".join(wrong.stderr.split())
     wrong = bench("check", "--baseline", "same.json", "--level", "7")
     assert wrong.returncode == 2
     assert "--level must lie between 0 and 1" in wrong.stderr
