@@ -13,7 +13,10 @@ from bench.pages.make import differences, make_page
 from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
 
-PAGES = ("digits-defenses", "cifar10-cnn-medium", "cifar10-wrn16-4", "events-n-mnist", "events-digits-dvs")
+PAGES = (
+    "cifar10-cnn-medium", "cifar10-wrn16-4", "digits-defenses", "events-digits-dvs", "events-n-mnist", "leaderboard",
+    "learning-rate",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PAGES)
