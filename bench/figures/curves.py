@@ -355,9 +355,8 @@ def _rising(points: pd.DataFrame, legends: Mapping[str, str]) -> list[str]:
         line = line.sort_values("x")
         for before, after in itertools.pairwise(line.to_dict("records")):
             if after["low"] > before["high"]:
-                notes.append(
-                    f"{legends[str(name)]} rises from eps {before['label']} to {after['label']}: a sign of a blinded attack."
-                )
+                change = f"rises from eps {before['label']} to {after['label']}"
+                notes.append(f"{legends[str(name)]} {change}: a sign of a blinded attack.")
     return notes
 
 
@@ -366,9 +365,8 @@ def _falling(points: pd.DataFrame, legends: Mapping[str, str]) -> list[str]:
     for name, line in points.groupby("curve", sort=False):
         for before, after in itertools.pairwise(line.sort_values("x").to_dict("records")):
             if after["high"] < before["low"]:
-                notes.append(
-                    f"{legends[str(name)]} falls from eps {before['label']} to {after['label']}: more budget leads it astray."
-                )
+                change = f"falls from eps {before['label']} to {after['label']}"
+                notes.append(f"{legends[str(name)]} {change}: more budget leads it astray.")
     return notes
 
 
