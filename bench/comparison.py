@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from attacks.threat import format_eps
 from bench.errors import BenchError
+from bench.names import short_name
 from bench.sides import Cells, Key, Network, Side, shared, sides
 from bench.statistics import Paired, compare_pairs, holm, welch
 from bench.store import CellRow, Store
@@ -72,6 +73,7 @@ class Contrast:
         level, iterate: of the tests.
         comparisons: by attack; the worst case last where there are several attacks.
         notes: what was stored under these names and is not compared.
+        defenses: of the first and the second, as they are stored; what these are called where that is not given.
     """
 
     first: str
@@ -80,6 +82,7 @@ class Contrast:
     iterate: str
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    defenses: tuple[str, str] | None = None
 
 
 class _Pair(NamedTuple):
@@ -129,7 +132,8 @@ def compare(
         left_out = (*left_out, "no worst case: with noise it is estimated from few draws, without it is exact")
     elif several and not any(comparison.attack.startswith(WORST) for comparison in found):
         left_out = (*left_out, "no worst case: no network met all attacks, or the two have unlike numbers of draws")
-    return Contrast(one.name, two.name, level, iterate, _adjusted(found), left_out)
+    defenses = (one.defense, two.defense)
+    return Contrast(one.name, two.name, level, iterate, _adjusted(found), left_out, defenses)
 
 
 def _adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -257,7 +261,7 @@ def _notes(pairs: Sequence[_Pair], a: Network, b: Network) -> tuple[str, ...]:
             notes[f"training seed {one.seed} against {two.seed}"] = None
         for row in (*pair.first.values(), *pair.second.values()):
             if row.verdict == "suspect":
-                notes[f"suspect: {row.defense} under {row.attack}"] = None
+                notes[f"suspect: {short_name(row.defense)} under {row.attack}"] = None
     return tuple(notes)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from attacks.threat import format_eps
 from bench.again import command
 from bench.errors import BenchError
+from bench.names import short_name, tuned_name
 from bench.sides import Network, counted, recipe_of
 from bench.statistics.variance import Split
 from bench.store import CellRow, Store
@@ -39,8 +40,9 @@ class Repeats:
 def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     """The largest complete table of training seeds by attack seeds among cells of one defense and attack.
 
-    Of several ways in which the defense was trained, or numbers of draws, the one with most cells is taken, then the
-    newest. Of what two machines trained from one seed the one from here is taken, since the two began alike.
+    Of several ways in which the defense was trained, or numbers of draws, one as typed comes before one whose values a
+    search found, then the one with most cells, then the newest. Of what two machines trained from one seed the one from
+    here is taken, since the two began alike.
 
     Raises:
         BenchError: the cells are of several kinds, or there are none that are valid.
@@ -56,7 +58,7 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
     groups: dict[tuple[str, int], list[CellRow]] = {}
     for row in valid:
         groups.setdefault((way_of(row, trained), row.draws), []).append(row)
-    chosen = max(groups.values(), key=lambda group: (len(group), max(row.updated for row in group)))
+    chosen = max(groups.values(), key=_preference)
     home = {network.seed: network for network in sorted({_network(row) for row in chosen}, reverse=True)}
     table = {(_network(row), int(row.spec["attack_seed"])): row for row in chosen if home[row.seed] == _network(row)}
     networks, attack_seeds = _complete(set(table))
@@ -66,12 +68,17 @@ def repeats(store: Store, rows: Sequence[CellRow], iterate: str) -> Repeats:
         held = [outcome for outcome in outcomes if outcome is not None]
         parts.append([outcome.stands(iterate).T.astype(np.float64) for outcome in held])
     first = chosen[0]
-    title = f"{first.defense} under {first.attack} at {first.norm} {format_eps(Fraction(first.eps))} on {first.dataset}"
+    name = short_name(first.defense)
+    title = f"{name} under {first.attack} at {first.norm} {format_eps(Fraction(first.eps))} on {first.dataset}"
     others = [group for group in groups.values() if group is not chosen]
     left_out = "; ".join(f"{counted(group)} with {_how(group[0], first, trained)}" for group in others)
     cells = tuple(table[network, seed] for network in networks for seed in attack_seeds)
     seeds = tuple(network.seed for network in networks)
     return Repeats(title, cells, seeds, attack_seeds, np.asarray(parts), left_out)
+
+
+def _preference(group: Sequence[CellRow]) -> tuple[object, ...]:
+    return tuned_name(group[0].defense) is None, len(group), max(row.updated for row in group)
 
 
 def _network(row: CellRow) -> Network:

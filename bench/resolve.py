@@ -14,7 +14,7 @@ from attacks.losses import LOSSES
 from attacks.projections import VERSIONS
 from attacks.threat import WHOLE, Box, Threat, continuous, parse_eps
 from bench.errors import BenchError, describe
-from bench.names import without
+from bench.names import defense_terms, without
 from bench.parameters import converted, matched, shown_value, split_parameters
 from bench.recount import RECOUNT_VERSION
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS, Entry
@@ -44,11 +44,6 @@ def parse_defense(text: str) -> Defense:
         return sum(terms[1:], start=terms[0])
     except ConflictError as error:
         raise BenchError(f"defense '{text}': {error}") from error
-
-
-def defense_terms(text: str) -> list[str]:
-    """The summands of a defense as they are typed: `mc:lam_max=1e+2+at` is [`mc:lam_max=1e+2`, `at`]."""
-    return re.split(r"\+(?=[A-Za-z])", text)
 
 
 def _defense_term(text: str) -> Defense:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import BenchError
-from bench.names import HELD_OUT, parse_eps_text, split_list, without_eot
+from bench.names import HELD_OUT, defense_called, parse_eps_text, short_name, split_list, without_eot
 from bench.store import CellRow, Store
 
 
@@ -24,7 +24,8 @@ def chosen_cells(
 
     Args:
         store: where they are.
-        defenses, attacks: names as tables show them; several mean any of them.
+        defenses, attacks: names as tables show them; several mean any of them. The bare name of a defense is also that
+            of its networks whose values a search found.
         dataset, model, eps, norm, seed, status: one value each; of norms also several, of which any will do.
 
     Raises:
@@ -36,7 +37,7 @@ def chosen_cells(
     for what, names in (("defense", split_list(defenses or ())), ("attack", split_list(attacks or ()))):
         for name in names:
             if stored and not any(name in called(getattr(cell, what), what) for cell in stored):
-                held = ", ".join(sorted({getattr(cell, what) for cell in stored}))
+                held = ", ".join(sorted({short_name(getattr(cell, what)) for cell in stored}))
                 raise BenchError(f"no {finished}cell has the {what} '{name}'; stored are {held}")
         if names:
             stored = [cell for cell in stored if not called(getattr(cell, what), what).isdisjoint(names)]
@@ -50,5 +51,5 @@ def chosen_cells(
 def called(text: str, what: str) -> set[str]:
     """What a user may type for a cell's defense or attack."""
     if what == "defense":
-        return {text, text.partition(" (")[0]}
+        return defense_called(text)
     return {text, without_eot(text)}

@@ -1,13 +1,13 @@
 """The two sides of a comparison: which of the stored networks and cells stand against each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from bench.canonical import canonical_json
 from bench.errors import BenchError
-from bench.names import without_eot
+from bench.names import Tuned, short_name, short_names, tuned_name, without_eot
 from bench.store import CellRow, Store
 from bench.ways import Trained, is_noisy, way_of
 
@@ -39,12 +39,14 @@ class Side:
     """Networks that were trained in one way, by seed.
 
     Attributes:
-        name: of the defense.
+        name: of the defense, as a reader is told it.
+        defense: the same, as it is stored.
         noisy: whether the network draws noise.
         cells: their cells by attack.
     """
 
     name: str
+    defense: str
     noisy: bool
     cells: Mapping[Key, Cells]
 
@@ -54,6 +56,11 @@ def sides(store: Store, first: Sequence[CellRow], second: Sequence[CellRow]) -> 
 
     Of all ways of the two that met an attack in common those are taken that differ least from each other, then those
     that share most attacks, then the newest. Given weights, of which nobody knows how they were trained, differ most.
+
+    That the values of one side were found by a search, and those of the other typed, is a difference, too; what each
+    one's search chose is none. So of two defenses that are both stored as typed and as tuned the two as typed are
+    compared, of which no more is known to differ than the defense, and whose result does not change once somebody
+    tunes; where one is stored as tuned only, the two tuned ones are.
 
     Args:
         store: knows how networks were trained.
@@ -72,15 +79,20 @@ def sides(store: Store, first: Sequence[CellRow], second: Sequence[CellRow]) -> 
     def rank(ways: tuple[str, str]) -> tuple[Any, ...]:
         a, b = ways
         met = len({place for place, *_ in shared(left[a], right[b]) if place[0] != "clean"})
-        differing = _differing(one[a][0], two[b][0], trained)
-        unlike = _UNKNOWN if _given(one[a][0]) != _given(two[b][0]) else len(differing)
-        return bool(met), -unlike, met, max(row.updated for row in (*one[a], *two[b])), a, b
+        differing = _unlike(one[a][0], two[b][0], trained)
+        unlike = _UNKNOWN if _given(one[a][0]) != _given(two[b][0]) else len(differing) + _one_tuned(one[a], two[b])
+        typed = tuned_name(one[a][0].defense) is None
+        return bool(met), -unlike, typed, met, max(row.updated for row in (*one[a], *two[b])), a, b
 
-    a, b = max(product(one, two), key=rank)
-    left_out = dict.fromkeys(_left_out(one, a, trained) + _left_out(two, b, trained))
-    differing = _differing(one[a][0], two[b][0], trained)
-    unlike = (f"the two were trained with other {', '.join(differing)}",) if differing else ()
+    # Under a name that fits several ways of a defense one side may hold what the other one is.
+    pairs = [(a, b) for a, b in product(one, two) if _keys(one[a]) != _keys(two[b])]
+    a, b = max(pairs or product(one, two), key=rank)
+    names = short_names(("", rows[0].defense) for rows in (*one.values(), *two.values()))
+    left_out = dict.fromkeys(_left_out(one, a, b, names, trained) + _left_out(two, b, a, names, trained))
+    unlike = _apart(one[a], two[b], trained)
     mine, theirs = left[a], right[b]
+    if mine.name == theirs.name and mine.defense != theirs.defense:
+        mine, theirs = (replace(side, name=_called(rows, str)) for side, rows in ((mine, one[a]), (theirs, two[b])))
     if mine.name == theirs.name:
         mine, theirs = (
             replace(side, name=f"{side.name} {rows[0].key[:6]}") for side, rows in ((mine, one[a]), (theirs, two[b]))
@@ -107,7 +119,11 @@ def shared(one: Side, two: Side) -> list[tuple[tuple[Any, ...], Key, Key]]:
 
 
 def _side(rows: Sequence[CellRow]) -> Side:
-    return Side(_called(rows), is_noisy(rows[0]), _by_attack(rows))
+    return Side(_called(rows), rows[0].defense, is_noisy(rows[0]), _by_attack(rows))
+
+
+def _keys(rows: Sequence[CellRow]) -> set[str]:
+    return {row.key for row in rows}
 
 
 def _given(row: CellRow) -> bool:
@@ -153,13 +169,50 @@ def _differing(a: CellRow, b: CellRow, trained: Trained) -> list[str]:
     return [name for name in one if name in two and canonical_json(one[name]) != canonical_json(two[name])]
 
 
-def _left_out(ways: Mapping[str, Sequence[CellRow]], chosen: str, trained: Trained) -> list[str]:
+def _tuned(one: Sequence[CellRow], two: Sequence[CellRow]) -> tuple[Tuned | None, Tuned | None]:
+    return tuned_name(one[0].defense), tuned_name(two[0].defense)
+
+
+def _one_tuned(one: Sequence[CellRow], two: Sequence[CellRow]) -> bool:
+    """Whether a search found the values of one of two networks, and not those of the other."""
+    a, b = _tuned(one, two)
+    return (a is None) != (b is None)
+
+
+def _unlike(a: CellRow, b: CellRow, trained: Trained) -> list[str]:
+    """In what two networks were trained unlike, but for what each one's own search chose."""
+    one, two = _tuned([a], [b])
+    chosen = {text.partition(" ")[0] for tuned in (one, two) if one and two and tuned for text in tuned.recipe}
+    return [name for name in _differing(a, b, trained) if name not in chosen]
+
+
+def _apart(one: Sequence[CellRow], two: Sequence[CellRow], trained: Trained) -> tuple[str, ...]:
+    """What of two trainings a reader must know who compares them, in words."""
+    (a, b), said = _tuned(one, two), []
+    unlike = _unlike(one[0], two[0], trained)
+    if unlike:
+        said.append(f"the two were trained with other {', '.join(unlike)}")
+    if _one_tuned(one, two):
+        said.append(f"only {short_name((one if a else two)[0].defense)} has values that a search found")
+    if a and b and a.effort != b.effort:
+        said.append(f"searched for unlike long: {a.effort} against {b.effort}")
+    return tuple(said)
+
+
+def _left_out(
+    ways: Mapping[str, Sequence[CellRow]],
+    chosen: str,
+    other_side: str,
+    names: Mapping[tuple[object, str], str],
+    trained: Trained,
+) -> list[str]:
     kept, said = ways[chosen][0], []
     for way, rows in ways.items():
-        if way != chosen:
+        if way not in (chosen, other_side):
             other = recipe_of(rows[0], trained)
             how = ", ".join(f"{name} {other[name]}" for name in _differing(rows[0], kept, trained)) or "another way"
-            said.append(f"left out: {counted(rows)} of {_called(rows)} trained with {how}")
+            name = _called(rows, lambda stored: names["", stored])
+            said.append(f"left out: {counted(rows)} of {name} trained with {how}")
     return said
 
 
@@ -168,6 +221,6 @@ def counted(rows: Sequence[CellRow]) -> str:
     return f"{len(rows)} cell{'s' * (len(rows) != 1)}"
 
 
-def _called(rows: Sequence[CellRow]) -> str:
+def _called(rows: Sequence[CellRow], named: Callable[[str], str] = short_name) -> str:
     seeds = {row.seed for row in rows}
-    return rows[0].defense + (f" (seed {seeds.pop()})" if len(seeds) == 1 and seeds != {0} else "")
+    return named(rows[0].defense) + (f" (seed {seeds.pop()})" if len(seeds) == 1 and seeds != {0} else "")

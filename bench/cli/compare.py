@@ -38,6 +38,9 @@ def compare(
     Both must have met the same attack on the same images. The tests are exact and paired, corrected for their
     number (Holm); with several training seeds stored, the seeds are asked as well. Nothing is computed anew.
 
+    A defense that is stored as typed and with tuned values is the one as typed, unless the other side has tuned
+    values only: then the tuned two are compared. 'at (tuned)' names the tuned one.
+
     Examples:
 
       bench compare tgo+at at --attack pgd40

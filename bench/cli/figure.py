@@ -167,7 +167,8 @@ def _one(
         classes = stored_images(shown[0].cell, data_dir, file).class_names
         drawn = heat.draw(maps, shown[0].x, classes, caption)
         typer.echo(heat.sentence(maps))
-    networks = {name: [each.to_json() for each in parts] for name, parts in found.items()}
+    stored = {subject.name: subject.row.defense for subject in shown}
+    networks = {stored[name]: [each.to_json() for each in parts] for name, parts in found.items()}
     numbers = json.dumps({"figure": part, "about": caption, "networks": networks}, indent=1)
     if output is not None and output.suffix == ".json":
         o.write_or_print(numbers, output)

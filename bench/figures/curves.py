@@ -1,8 +1,8 @@
 """Robust accuracy against the budget, and against the weight of the membrane constraint (TGO, Fig. 3)."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from attacks.events.threat import EVENTS
 from bench.errors import BenchError
 from bench.figures.style import COLOURS, DASHES, MARKERS, caption, new_figure, styled
 from bench.frames import rows_where, written_frame
-from bench.names import without_eot
+from bench.names import defense_called, short_name, short_names, without_eot
 from bench.report.tables import layout
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.statistics import over_seeds
+from bench.tuning.notes import tuned_paragraph
 
 BUDGETS = ("2/255", "4/255", "6/255", "8/255")
 """Of the paper's Fig. 3."""
@@ -39,6 +40,7 @@ class Curves:
         about: what all points have in common.
         notes: what a reader should know, such as a curve that rises with the budget.
         measure: what the values are.
+        legends: curve -> what a picture calls it, where that is another name.
     """
 
     points: pd.DataFrame
@@ -46,6 +48,7 @@ class Curves:
     about: str
     notes: tuple[str, ...]
     measure: str = "accuracy"
+    legends: Mapping[str, str] = field(default_factory=dict)
 
 
 def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curves:
@@ -75,7 +78,9 @@ def eps_curves(cells: pd.DataFrame, attack: str, iterate: str = "last") -> Curve
             lines.append(_point(str(defense), float(eps), text, at, _rate(iterate)))  # type: ignore[arg-type]
     points, shown = pd.DataFrame(lines), pd.concat(used)
     about = _about(shown, points, attack, iterate, BUDGETS)
-    return Curves(points, _axis(shown), about, (*_rising(points), *_doubted(points)))
+    legends = _legends({name: name for name in points["curve"]})
+    notes = (*_rising(points, legends), *_doubted(points), *_tuned(legends))
+    return Curves(points, _axis(shown), about, notes, legends=legends)
 
 
 def success_curves(cells: pd.DataFrame, attacks: Sequence[str]) -> Curves:
@@ -89,7 +94,7 @@ def success_curves(cells: pd.DataFrame, attacks: Sequence[str]) -> Curves:
         BenchError: no such cells.
     """
     valid, lines, used = cells[cells["verdict"] != "invalid"], list[dict[str, Any]](), []
-    one_defense = valid["defense"].nunique() == 1
+    one_defense, of_curve = valid["defense"].nunique() == 1, dict[str, str]()
     for attack in attacks:
         mine = rows_where(valid, [_same_attack(name, attack) for name in valid["attack"]])
         # Where nothing was right before, nothing can be broken.
@@ -100,15 +105,18 @@ def success_curves(cells: pd.DataFrame, attacks: Sequence[str]) -> Curves:
             used.append(group)
             # What all curves share is said once, in the caption.
             name = attack if one_defense else str(defense) if len(attacks) == 1 else f"{defense}, {attack}"
+            of_curve[name] = str(defense)
             nothing = {"value": 0.0, "low": 0.0, "high": 0.0, "suspect": False, "keys": ""}
             for eps, at in group.groupby("eps"):
                 text = str(at["eps_text"].iloc[0])
                 lines.append(_point(name, float(eps), text, at, "attack_success"))  # type: ignore[arg-type]
             lines.append(lines[-1] | {"x": 0.0, "label": "0"} | nothing)
     points, shown = pd.DataFrame(lines), _of_one_place(pd.concat(used), " or ".join(attacks))
-    of = ", ".join(map(str, shown["defense"].unique()))
+    legends = _legends(of_curve)
+    of = ", ".join(_legends({name: name for name in shown["defense"]}).values())
     about = f"Share of what is right without attack. {of} under {_facts(shown, points, ', '.join(attacks))}"
-    return Curves(points, _axis(shown), about, tuple(_falling(points)), "attack success")
+    notes = (*_falling(points, legends), *_tuned(of_curve.values()))
+    return Curves(points, _axis(shown), about, notes, "attack success", legends)
 
 
 def _axis(shown: pd.DataFrame) -> str:
@@ -141,25 +149,28 @@ def lambda_curves(
     chosen = cells[cells["verdict"] != "invalid"]
     chosen = rows_where(chosen, [any(_same_attack(name, attack) for attack in attacks) for name in chosen["attack"]])
     chosen = chosen.assign(lam=[weights.get(key, float("nan")) for key in chosen["weights"]])
-    chosen = chosen[chosen["lam"].notna() | chosen["defense"].isin(beside)]
+    level = [not defense_called(name).isdisjoint(beside) for name in chosen["defense"]]
+    chosen = rows_where(chosen, [known or wanted for known, wanted in zip(chosen["lam"].notna(), level, strict=True)])
     chosen = _of_one_budget(_of_one_place(chosen, " or ".join(attacks)))
     kinds = chosen.assign(kind=[without_lambda(name) for name in chosen["defense"]])
     groups = [_of_the_same_seeds(_of_one_kind(group, "lam"), "lam") for _, group in kinds.groupby("kind", sort=False)]
     most = max(group["lam"].nunique() for group in groups)
     used = [group for group in groups if min(most, 2) <= group["lam"].nunique() or group["lam"].isna().all()]
-    lines = []
+    lines, of_curve = [], dict[str, str]()
     for group in sorted(used, key=lambda group: bool(group["lam"].isna().all())):
         kind = str(group["kind"].iloc[0])
         for name, of in (("clean", None), *((attack, attack) for attack in attacks)):
             mine = group if of is None else rows_where(group, [_same_attack(held, of) for held in group["attack"]])
             rate = "clean" if of is None else _rate(iterate)
+            of_curve[f"{kind}, {name}"] = kind
             for _, at in mine.groupby("lam", dropna=False):
                 at, lam = at if of else at.drop_duplicates("weights"), float(at["lam"].iloc[0])
                 lines.append(_point(f"{kind}, {name}", lam, "" if np.isnan(lam) else f"{lam:g}", at, rate))
     points, shown = pd.DataFrame(lines), pd.concat(used)
     about = _about(shown, points, ", ".join(attacks), iterate, (layout.EPS,))
     single = ("Only one lam_max is stored: there is no curve yet.",) if most < 2 else ()
-    return Curves(points, "lam_max (weight of the membrane constraint)", about, (*single, *_doubted(points)))
+    notes = (*single, *_doubted(points), *_tuned(of_curve.values()))
+    return Curves(points, "lam_max (weight of the membrane constraint)", about, notes, legends=_legends(of_curve))
 
 
 def of_defenses(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -168,10 +179,10 @@ def of_defenses(cells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Raises:
         BenchError: one of them is not there.
     """
-    held = [(str(name), without_lambda(str(name))) for name in cells["defense"]]
+    held = [defense_called(str(name)) | defense_called(without_lambda(str(name))) for name in cells["defense"]]
     for name in names:
         if not any(name in called for called in held):
-            stored = ", ".join(sorted({full for full, _ in held}))
+            stored = ", ".join(sorted({short_name(str(full)) for full in cells["defense"]}))
             raise BenchError(f"no finished cell has the defense '{name}'; stored are {stored}")
     return rows_where(cells, [not names or any(name in called for name in names) for called in held])
 
@@ -208,7 +219,7 @@ def draw_curves(curves: Curves) -> Figure:
             turn, last = divmod(number, len(COLOURS))
             style: Any = {
                 "color": COLOURS[last], "marker": MARKERS[(last + turn) % len(MARKERS)], "ms": 4, "lw": 1.4,
-                "ls": DASHES[(last + 3 * turn) % len(DASHES)], "label": name,
+                "ls": DASHES[(last + 3 * turn) % len(DASHES)], "label": curves.legends.get(name, name),
             }  # fmt: skip
             value, low, high = (100 * line[of].clip(0, 1) for of in ("value", "low", "high"))
             if line["x"].isna().all():
@@ -328,32 +339,41 @@ def _doubted(points: pd.DataFrame) -> list[str]:
     return ["Hollow: suspect, perhaps too high."] if points["suspect"].any() else []
 
 
-def _rising(points: pd.DataFrame) -> list[str]:
+def _legends(of: Mapping[str, str]) -> dict[str, str]:
+    """Curve -> its name with that of its defense as tables show it; given curve -> the stored name of its defense."""
+    names = short_names(("", defense) for defense in of.values())
+    return {curve: curve.replace(defense, names["", defense]) for curve, defense in of.items()}
+
+
+def _tuned(defenses: Iterable[str]) -> list[str]:
+    return list(filter(None, [tuned_paragraph(((), defense, "") for defense in defenses)]))
+
+
+def _rising(points: pd.DataFrame, legends: Mapping[str, str]) -> list[str]:
     notes = []
     for name, line in points.groupby("curve", sort=False):
         line = line.sort_values("x")
         for before, after in itertools.pairwise(line.to_dict("records")):
             if after["low"] > before["high"]:
-                notes.append(
-                    f"{name} rises from eps {before['label']} to {after['label']}: a sign of a blinded attack."
-                )
+                change = f"rises from eps {before['label']} to {after['label']}"
+                notes.append(f"{legends[str(name)]} {change}: a sign of a blinded attack.")
     return notes
 
 
-def _falling(points: pd.DataFrame) -> list[str]:
+def _falling(points: pd.DataFrame, legends: Mapping[str, str]) -> list[str]:
     notes = []
     for name, line in points.groupby("curve", sort=False):
         for before, after in itertools.pairwise(line.sort_values("x").to_dict("records")):
             if after["high"] < before["low"]:
-                notes.append(
-                    f"{name} falls from eps {before['label']} to {after['label']}: more budget leads it astray."
-                )
+                change = f"falls from eps {before['label']} to {after['label']}"
+                notes.append(f"{legends[str(name)]} {change}: more budget leads it astray.")
     return notes
 
 
 def without_lambda(name: str) -> str:
-    """`tgo:lam_max=0.2+at` -> `tgo+at`."""
+    """`tgo:lam_max=0.2+at` -> `tgo+at`; what a search chose besides stays behind it."""
     import re
 
-    name = re.sub(r"lam_max=[^,+]+,?", "", name)
-    return re.sub(r":(?=\+|$)", "", name).replace(",+", "+").rstrip(",")
+    defense, bracket, rest = name.partition(" (")
+    defense = re.sub(r"lam_max=[^,+]+,?", "", defense)
+    return re.sub(r":(?=\+|$)", "", defense).replace(",+", "+").rstrip(",") + bracket + rest

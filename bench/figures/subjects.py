@@ -15,12 +15,14 @@ from bench.evidence.attacked import attacked_images
 from bench.evidence.probe import Probe
 from bench.evidence.stored import stored_cell, stored_images, stored_network
 from bench.frames import cells_frame
+from bench.names import short_names, tuned_name
 from bench.report.tables import layout
 from bench.report.tables.choose import training
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.resolve import parse_gradient, threat_of
 from bench.spec import CellSpec
 from bench.store import CellRow, Store
+from bench.tuning.notes import tuned_paragraph
 from models.neurons import is_stochastic, spiking_layers
 from models.random import derive_key
 
@@ -33,7 +35,7 @@ class Subject:
     """One network and what it looks at.
 
     Attributes:
-        name: its defense.
+        name: its defense, as tables show it.
         row, cell: the stored cell that it was taken from: its attack is the attack of the figure.
         model: in eval mode.
         x, y: the first test images [N, C, H, W] and their labels [N].
@@ -58,8 +60,9 @@ class Subject:
 def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str], store: Store) -> list[CellRow]:
     """The cells of a figure: those named, or the paper's pair of a vanilla and a TGO network.
 
-    The pair is of one dataset, model, way to train, attack, budget and seed: of those that have both, an attack named
-    RFGSM as in the paper, then those without doubts, then the newest.
+    The pair is of one dataset, model, way to train, attack, budget and seed: of those that have both, networks as typed
+    before those whose values a search found (whose learning rates are each one's own), an attack named RFGSM as in the
+    paper, then those without doubts, then the newest.
 
     Args:
         rows: to choose from, or those named.
@@ -71,12 +74,18 @@ def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str], store: Store) -> l
     """
     if keys:
         return list(rows)
-    trained = {cell.key: training(cell) for cell in cells_frame(store, rows).itertuples()}
+    frame = cells_frame(store, rows)
+    searched = {row.key: tuned for row in rows if (tuned := tuned_name(row.defense))}
+    alike = frame.assign(
+        lr=[None if key in searched else lr for key, lr in zip(frame["key"], frame["lr"], strict=True)]
+    )
+    trained = {cell.key: training(cell) for cell in alike.itertuples()}
     groups: dict[tuple[object, ...], dict[str, CellRow]] = {}
     for row in rows:
         if row.summary is not None and row.verdict != "invalid" and row.spec["attack"]["family"] != "clean":
-            place = (row.dataset, row.model, row.attack, row.norm, row.eps, row.seed, trained[row.key])
-            groups.setdefault(place, {})[row.defense] = row
+            by_search, name = row.key in searched, searched[row.key].plain if row.key in searched else row.defense
+            place = (row.dataset, row.model, row.attack, row.norm, row.eps, row.seed, trained[row.key], by_search)
+            groups.setdefault(place, {})[name] = row
     pairs = {place: group for place, group in groups.items() if all(name in group for name in _PAPER)}
     if not pairs:
         raise BenchError(
@@ -86,7 +95,12 @@ def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str], store: Store) -> l
 
     def rank(place: tuple[object, ...]) -> tuple[object, ...]:
         pair = [pairs[place][name] for name in _PAPER]
-        return place[2] == "rfgsm", all(row.verdict == "ok" for row in pair), min(row.updated for row in pair)
+        return (
+            not place[-1],
+            place[2] == "rfgsm",
+            all(row.verdict == "ok" for row in pair),
+            min(row.updated for row in pair),
+        )
 
     best = max(pairs, key=rank)
     return [pairs[best][name] for name in _PAPER]
@@ -115,7 +129,7 @@ def subjects(
     Raises:
         BenchError: a checkpoint or a dataset is missing or has changed, or the cells are of different images.
     """
-    found = []
+    found, names = [], short_names(("", row.defense) for row in rows)
     for row in rows:
         cell = stored_cell(row)
         if cell.test_hash != stored_cell(rows[0]).test_hash:
@@ -133,7 +147,7 @@ def subjects(
             derive_key(cell.weights, cell.test_hash, "figure"),
             _DRAWS if is_stochastic(model) else 1,
         )
-        found.append(Subject(row.defense, row, cell, model, x, y, probe, threat))
+        found.append(Subject(names["", row.defense], row, cell, model, x, y, probe, threat))
     return found
 
 
@@ -153,4 +167,5 @@ def about(shown: Sequence[Subject], used: pd.DataFrame, attacked: bool) -> str:
         f"{budget}."
     )
     paper = Paper("cifar100", "CIFAR-100", ("wrn16-4",), "WRN-16", None, (layout.EPS,) if attacked else ())
-    return " ".join(filter(None, [facts, warning(departures(used, paper))]))
+    tuned = tuned_paragraph(((), each.row.defense, "") for each in shown)
+    return " ".join(filter(None, [facts, warning(departures(used, paper)), tuned]))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,21 +11,57 @@ import pandas as pd
 from attacks.threat import format_eps
 from bench.leaderboard.entry import Board, Entry
 from bench.leaderboard.rank import UNAUDITED
+from bench.names import short_names
 from bench.report.doubt import MARK
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, embolden
 from bench.statistics import SeedMean
+from bench.tuning.notes import tuned_paragraph
 
 LEVEL = 0.05
 
 
 def write_boards(found: Sequence[Board], form: str) -> str:
-    """All boards as `text`, `md` or `latex`, one table each; or every entry as a line of `csv` or `json`."""
+    """All boards as `text`, `md`, `latex` or `html`, one table each; or every entry as a line of `csv` or `json`."""
     if form in ("csv", "json"):
         from bench.frames import written_frame
 
         return written_frame(boards_frame(found), form)
-    return "\n\n".join(write_sheet(board_sheet(board), form) for board in found)
+    sheets = [board_sheet(board) for board in by_short_names(found)]
+    note = tuned_rows(found)
+    if note:
+        # The same entries stand on several boards: what they are is said once, below the last.
+        sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, note))
+    return "\n\n".join(write_sheet(sheet, form) for sheet in sheets)
+
+
+def by_short_names(found: Sequence[Board]) -> list[Board]:
+    """The same boards, with the names of defenses that a table has room for; `tuned_rows` says what they stand for."""
+    names = short_names((_place(board, entry), entry.defense) for board in found for entry in board.entries)
+    return [
+        replace(
+            board,
+            entries=tuple(
+                replace(entry, defense=names[_place(board, entry), entry.defense]) for entry in board.entries
+            ),
+        )
+        for board in found
+    ]
+
+
+def tuned_rows(found: Sequence[Board]) -> str:
+    """A note on the tuned entries of all boards; empty if there are none.
+
+    Args:
+        found: as `boards` made them, with the whole names.
+    """
+    return tuned_paragraph(
+        (_place(board, entry), entry.defense, entry.tuned) for board in found for entry in board.entries
+    )
+
+
+def _place(board: Board, entry: Entry) -> tuple[str, ...]:
+    return board.dataset, entry.model, f"T {entry.T}"
 
 
 def board_title(board: Board) -> str:
@@ -43,11 +80,6 @@ def board_sheet(board: Board) -> Sheet:
         notes.append(f"{MARK} suspect, perhaps too high; see bench audit and bench show.")
     notes += [
         f"Left out of {entry.defense} ({entry.model}): {line}." for entry in board.entries for line in entry.left_out
-    ]
-    notes += [
-        f"Tuned: {entry.defense.partition(' (')[0]} ({entry.model}), {entry.tuned}."
-        for entry in board.entries
-        if entry.tuned
     ]
     notes += [f"Not ranked: {entry.defense} ({entry.model}) {entry.why}." for entry in board.entries if entry.why]
     heads = ("rank", "defense", "model", "worst case", "clean", "strongest", "above next", "seeds", "cost", "verdict")

@@ -9,6 +9,7 @@ from bench.repeats import Repeats
 from bench.report.formats import write_sheet
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 from bench.statistics.variance import FACTORS, Split
+from bench.tuning.notes import tuned_paragraph
 
 
 def sentence(contrast: Contrast, comparison: Comparison) -> str:
@@ -111,7 +112,10 @@ def contrast_sheet(contrast: Contrast) -> Sheet:
         caption=f"{contrast.first} against {contrast.second} on the same images; percent and points with 95% "
         f"intervals, {iterate}. p: exact paired test, two-sided. Over seeds: difference of means, Welch's t-interval; "
         "bold by its own p.",
-        notes=(f"Bold or starred differences: p below {contrast.level:g}.", *map(_as_note, contrast.notes)),
+        notes=(
+            f"Bold or starred differences: p below {contrast.level:g}.", *map(_as_note, contrast.notes),
+            *filter(None, [tuned_paragraph(((), defense, "") for defense in contrast.defenses or ())]),
+        ),
         label="comparison",
     )  # fmt: skip
 
@@ -123,6 +127,7 @@ def _as_note(text: str) -> str:
 def contrast_line(contrast: Contrast, comparison: Comparison) -> dict[str, Any]:
     """A comparison for programs; rates are shares in [0, 1]."""
     paired, seeds = comparison.paired, comparison.seeds
+    defenses = contrast.defenses or (contrast.first, contrast.second)
     return {
         "first": contrast.first, "second": contrast.second, "attack": comparison.attack, "iterate": contrast.iterate,
         "n": paired.n, "first_rate": paired.first.value, "second_rate": paired.second.value,
@@ -135,6 +140,7 @@ def contrast_line(contrast: Contrast, comparison: Comparison) -> dict[str, Any]:
         "first_seeds": " ".join(f"{v:.6f}" for v in seeds.first) if seeds else None,
         "second_seeds": " ".join(f"{v:.6f}" for v in seeds.second) if seeds else None,
         "says": sentence(contrast, comparison), "notes": "; ".join((*comparison.notes, *contrast.notes)),
+        "first_defense": defenses[0], "second_defense": defenses[1],
     }  # fmt: skip
 
 

@@ -6,9 +6,11 @@ from fractions import Fraction
 from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
 from bench.errors import BenchError
+from bench.names import short_names
 from bench.report.sheet import MISSING, Piece, Sheet, rate_piece
 from bench.statistics.edits import edit_summary
 from bench.store import CellRow, Store
+from bench.tuning.notes import tuning_note
 
 _HEADS = (
     "defense", "attack", "eps", "n", "clean", "robust", "success", "by its own frames", "changed, %", "events changed",
@@ -39,6 +41,7 @@ def edits_sheet(store: Store, rows: Sequence[CellRow]) -> Sheet:
     defenses = sorted({row.defense for row in chosen}, key=lambda name: (name != "vanilla", len(name), name))
     places = {name: number for number, name in enumerate(defenses)}
     chosen.sort(key=lambda row: (row.dataset, row.model, row.seed, places[row.defense], Fraction(row.eps), row.attack))
+    names = short_names(((row.dataset, row.model, row.seed), row.defense) for row in chosen)
     lines: list[tuple[Piece, ...]] = []
     breaks: set[int] = set()
     before: tuple[object, ...] | None = None
@@ -47,19 +50,22 @@ def edits_sheet(store: Store, rows: Sequence[CellRow]) -> Sheet:
         if before is not None and place != before:
             breaks.add(len(lines))
         before = place
-        lines.append(_line(store, row))
+        lines.append(_line(store, row, names[(row.dataset, row.model, row.seed), row.defense]))
     of = sorted({f"{row.dataset} / {row.model}, T {row.spec['model']['T']}, seed {row.seed}" for row in chosen})
-    return Sheet(_HEADS, tuple(lines), 2, frozenset(breaks), f"Attacks on events: {'; '.join(of)}.", _NOTES, "events")
+    notes = filter(None, (*_NOTES, tuning_note(store, chosen)))
+    return Sheet(
+        _HEADS, tuple(lines), 2, frozenset(breaks), f"Attacks on events: {'; '.join(of)}.", tuple(notes), "events"
+    )
 
 
-def _line(store: Store, row: CellRow) -> tuple[Piece, ...]:
+def _line(store: Store, row: CellRow, name: str) -> tuple[Piece, ...]:
     outcome = store.outcome(row.key)
     summary = edit_summary(outcome) if outcome is not None else None
     assert row.summary is not None
     assert summary is not None
     broken = bool(summary.broken)
     return (
-        Piece(row.defense),
+        Piece(name),
         Piece(row.attack),
         Piece(format_eps(Fraction(row.eps))),
         Piece(str(row.n)),

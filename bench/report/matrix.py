@@ -1,7 +1,7 @@
 """Stored cells as one table: a row for each network, a column for each attack."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ from attacks.threat import format_eps
 from bench.audit.finding import SUSPECT
 from bench.canonical import canonical_json
 from bench.frames import cells_frame, written_frame
-from bench.names import without_eot
+from bench.names import short_names, without_eot
 from bench.registry import ATTACKS, DEFENSES
 from bench.report.doubt import MARK, footnote
 from bench.report.formats import write_sheet
@@ -151,6 +151,10 @@ def sheet_of(table: Matrix, store: Store | None = None) -> Sheet:
         store: where the cells are, for what is not in their rows.
     """
     places = table.rates.index.to_frame(index=False)
+    names = _names(table.cells)
+    places["defense"] = [
+        names[(dataset, model), defense] for dataset, model, defense, *_ in table.rates.index.to_list()
+    ]
     constant = [name for name in _PLACE[:_ALWAYS] if places[name].nunique() == 1 and name != "defense"]
     alike = places[places.duplicated(list(_PLACE[:_ALWAYS]), keep=False)]
     hidden = [name for name in _PLACE[_ALWAYS:] if alike.empty or alike[name].nunique() == 1]
@@ -173,19 +177,25 @@ def sheet_of(table: Matrix, store: Store | None = None) -> Sheet:
     )  # fmt: skip
 
 
+def _names(cells: Sequence[CellRow]) -> dict[tuple[Hashable, str], str]:
+    """What the defenses are called in a table that also says dataset and model."""
+    return short_names(((row.dataset, row.model), row.defense) for row in cells)
+
+
 def _changed(cells: Sequence[CellRow], store: Store | None) -> str:
     """What attacks on events had to change, and that their rates are of recordings."""
     edited = [row for row in cells if row.norm == EVENTS]
     if not edited:
         return ""
     note = "Attacks on events: eps is edits for each event; rates are of the edited recordings, framed again."
-    shares = []
+    shares, names = [], _names(cells)
     for row in edited if store is not None and len(edited) <= _MOST_CHANGED else ():
         outcome = store.outcome(row.key) if store is not None else None
         found = edit_summary(outcome) if outcome is not None else None
         if found is not None and found.broken:
             eps = format_eps(Fraction(row.eps))
-            shares.append(f"{row.defense} {row.attack} {eps}: {found.mean_share:.1%} (of {found.broken} recordings)")
+            name = names[(row.dataset, row.model), row.defense]
+            shares.append(f"{name} {row.attack} {eps}: {found.mean_share:.1%} (of {found.broken} recordings)")
     return f"{note} Mean share of events changed where broken: {'; '.join(shares)}." if shares else note
 
 

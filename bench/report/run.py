@@ -1,6 +1,7 @@
 """What came of a run, and what to try next."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from shlex import quote
 from typing import Any
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from attacks.events.threat import EVENTS
 from attacks.threat import format_eps
+from bench.names import short_names
 from bench.plan import Plan
 from bench.report.cells import cell_json, verdict
 from bench.report.doubt import footnote, mark
@@ -18,6 +20,7 @@ from bench.report.text import KEY_LENGTH, MOST_LINES, counted, counts, emit, fit
 from bench.scheduler import Report
 from bench.statistics import Rate
 from bench.store import CellRow
+from bench.tuning.notes import tuning_note
 
 
 def print_results(plan: Plan, report: Report, store: str) -> None:
@@ -31,7 +34,8 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     if not report.rows:
         return
     answered = f"{report.computed} computed now" if report.computed else "all answered from the store"
-    lines = [_cells_of(row) for row in report.rows]
+    rows = _shown(report.rows)
+    lines = [_cells_of(row) for row in rows]
     # What is the same in every row belongs above the table, not in it.
     constant = [name for name in ("model", "T", "seed", "eps") if len({line[name] for line in lines}) == 1]
     facts = {name: f"{name} {lines[0][name]}" for name in constant}
@@ -48,7 +52,7 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     if fits(console, table):
         emit(console, table)
     elif len(lines) <= _TALL:
-        emit(console, _tall(str(table.title), report.rows, constant))
+        emit(console, _tall(str(table.title), rows, constant))
     else:
         from bench.report.matrix import matrix, render
 
@@ -66,6 +70,9 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
     note = footnote(report.rows)
     if note and not shown_as_matrix:
         console.print(note)
+    tuned = tuning_note(None, report.rows)
+    if tuned and not shown_as_matrix:
+        console.print(tuned)
     if any(row.draws > 1 for row in report.rows):
         draws = max(row.draws for row in report.rows)
         console.print(
@@ -73,6 +80,12 @@ def print_results(plan: Plan, report: Report, store: str) -> None:
         )
     print_note(console, plan)
     console.print(f"Stored in {store}")
+
+
+def _shown(rows: Sequence[CellRow]) -> list[CellRow]:
+    """The same cells, by the names that a table has room for."""
+    names = short_names((row.model, row.defense) for row in rows)
+    return [replace(row, defense=names[row.model, row.defense]) for row in rows]
 
 
 def _print_counts(console: Console, plan: Plan, report: Report) -> None:

@@ -5,16 +5,20 @@ from fractions import Fraction
 from typing import Any
 
 from attacks.threat import format_eps
+from bench.names import short_names
 from bench.report.text import emit, make_console, make_table, percent
+from bench.tuning.notes import tuned_paragraph
 from bench.worst import Network, Step
 
 
 def print_worst(found: Sequence[tuple[Network, Sequence[Step]]], iterate: str) -> None:
     """One table for each network: attacks in the order in which they lower robust accuracy fastest per pass."""
     console = make_console()
+    names = short_names(((network.dataset, network.model), network.defense) for network, _ in found)
     for network, steps in found:
+        name = names[(network.dataset, network.model), network.defense]
         table = make_table(
-            f"{network.dataset} / {network.model}, {network.defense}, seed {network.seed}, {network.norm} "
+            f"{network.dataset} / {network.model}, {name}, seed {network.seed}, {network.norm} "
             f"eps {format_eps(Fraction(network.eps))}, n {network.n}"
         )
         table.add_column("attack", overflow="fold")
@@ -30,6 +34,9 @@ def print_worst(found: Sequence[tuple[Network, Sequence[Step]]], iterate: str) -
         "so far. Passes: forward and backward, per image, as if every image met every attack. Attacks that break no "
         "further image of any network shown are left out."
     )
+    note = tuned_paragraph(((network.dataset, network.model), network.defense, "") for network, _ in found)
+    if note:
+        console.print(note)
 
 
 def worst_json(found: Sequence[tuple[Network, Sequence[Step]]]) -> list[dict[str, Any]]:

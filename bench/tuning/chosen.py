@@ -8,7 +8,7 @@ from typing import Any
 from bench.data import Dataset, load_dataset
 from bench.data.held_out import held_out
 from bench.errors import BenchError
-from bench.names import split_list
+from bench.names import marked_tuned, split_list
 from bench.plan import Request, make_plan
 from bench.spec import TrainSpec, identity_of
 from bench.store import Store
@@ -75,7 +75,7 @@ def _tuned(
         raise BenchError(f"every trial of study {study.key[:12]} failed; see: bench tune --show -d {spec.defense_name}")
     trial = search.best.trial
     recipe = {name: float(value) for name, value in trial.values.items() if "." not in name}
-    note = f" (tuned: {tuned_text(search)})"
+    note = marked_tuned(tuned_text(search))
     return replace(request, defenses=(trial.defense,), recipe=dict(request.recipe) | recipe, note=note)
 
 

@@ -1,9 +1,10 @@
 """Which stored networks are the winners of searches: what a reader must know who compares them with others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.canonical import canonical_json
+from bench.names import short_names, tuned_name
 from bench.store import CellRow, Store
 from bench.store.studies import Studies
 from bench.tuning.result import Found, found
@@ -78,16 +79,46 @@ def _sizes(search: Found) -> tuple[int, ...]:
     return (settings["of"], 0) if settings["whole"] else (settings["of"],)
 
 
-def tuning_note(store: Store | None, rows: Sequence[CellRow]) -> str:
-    """A sentence on the tuned networks among those of a table; empty if there are none.
+def tuning_note(store: Store | None, rows: Iterable[CellRow]) -> str:
+    """A note on the tuned networks among those of a table; empty if there are none.
 
     Args:
-        store: where the searches are; None where that is not known.
+        store: where the searches are; without them the note is made of what the stored names say. None where that is
+            not known.
         rows: cells that are shown.
     """
-    if store is None:
-        return ""
-    of = winners(store, rows)
-    tuned = {row.weights_key: row.defense.partition(" (")[0] for row in rows if row.weights_key in of}
-    lines = dict.fromkeys(f"{defense}, {tuned_words(of[key])}" for key, defense in tuned.items())
-    return f"Tuned: {'. '.join(lines)}." if lines else ""
+    shown = list(rows)
+    of = winners(store, shown) if store is not None else {}
+    return tuned_paragraph(
+        ((row.dataset, row.model), row.defense, tuned_words(of[row.weights_key]) if row.weights_key in of else "")
+        for row in shown
+    )
+
+
+def tuned_paragraph(rows: Iterable[tuple[tuple[str, ...], str, str]]) -> str:
+    """What the short names of tuned rows stand for, in one paragraph; empty where no row is tuned.
+
+    A row of which only the stored name tells that it is tuned is left out where it is shown by that whole name
+    (`short_names`), which says all there is.
+
+    Args:
+        rows: of each row what else it says (its dataset, its model), of which the note repeats what tells rows apart;
+            the stored name of its defense; and the search in the words of `tuned_words`, empty where it is not known.
+    """
+    listed = list(dict.fromkeys(rows))
+    names = short_names((place, defense) for place, defense, _ in listed)
+    varies = [len(set(parts)) > 1 for parts in zip(*(place for place, *_ in listed), strict=True)]
+    searched, named = dict[str, None](), dict[str, None]()
+    for place, defense, search in listed:
+        tuned, short = tuned_name(defense), names[place, defense] != defense
+        name = tuned.plain if tuned and short else defense.partition(" (")[0]
+        telling = [part for part, differs in zip(place, varies, strict=True) if differs]
+        name += f" ({', '.join(telling)})" if telling else ""
+        if search:
+            # What a search chose of the defense is in no words of the search: the defense's name says it.
+            chosen = f" with {', '.join(tuned.parameters)}" if tuned and short and tuned.parameters else ""
+            searched[f"{name}{chosen}, {search}"] = None
+        elif tuned and short:
+            named[f"{name}, {tuned.effort}" + (f": {tuned.settings}" if tuned.settings else "")] = None
+    sentences = [*searched, *(["; ".join(named)] if named else [])]
+    return f"Tuned: {'. '.join(sentences)}." if sentences else ""

@@ -9,9 +9,10 @@ from fractions import Fraction
 from typing import Any
 
 from bench.errors import BenchError
+from bench.names import defense_terms
 from bench.parameters import split_parameters
 from bench.registry import DEFENSES
-from bench.resolve import defense_terms, parse_defense
+from bench.resolve import parse_defense
 from bench.spec import Recipe
 from defenses.base import Setting
 from defenses.search import Choice, Range, space_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from attacks.threat import format_eps
 from bench.leaderboard.entry import Board, Entry
-from bench.leaderboard.sheet import LEVEL, board_title
+from bench.leaderboard.sheet import LEVEL, board_title, by_short_names, tuned_rows
 from bench.leaderboard.site.plot import eps_plot, meter
 from bench.report.doubt import audit_line, doubts
 from bench.report.sheet import rate_piece
@@ -49,6 +49,8 @@ def page(title: str, body: str, depth: int = 0) -> str:
 
 def index(boards: Sequence[Board], curves: Mapping[str, Curve | None]) -> str:
     """The first page: every board."""
+    tuned = tuned_rows(boards)
+    boards = by_short_names(boards)
     divisions = dict.fromkeys(board.division for board in boards)
     options = "".join(f'<option value="{escape(d)}">{escape(d)}</option>' for d in divisions)
     sorts = "".join(f"<option>{escape(name)}</option>" for name, _ in _HEADS)
@@ -65,7 +67,7 @@ tried, per image the worst case. An upper bound: another attack may find more.</
 </div>
 <p id="nothing" class="none" hidden>No entry fits.</p>
 {"".join(_board(board, number, curves) for number, board in enumerate(ordered))}
-<h2>How to read this</h2>
+{f'<p class="note">{escape(tuned)}</p>' if tuned else ""}<h2>How to read this</h2>
 <p class="about">Networks are compared only within a board: the same images, the same budget, the same division. Intervals are
 95%: Wilson's for one training seed, Student's over several. Above next: whether an entry is really more robust than the one
 below it, by an exact test on the same images or over training seeds (Holm, level {LEVEL:g}); a rank alone says less. Passes:
@@ -293,6 +295,7 @@ def _provenance(entry: Entry) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in (origin.get("packages") or {}).items())
     trained = ", ".join(f"{name} {value}" for name, value in entry.recipe.items()) or "weights that were given"
     facts = {
+        **({"tuned": entry.tuned} if entry.tuned else {}),
         "training": trained, "code": f"bench {entry.version} {_code(entry)}", "device": entry.device,
         "packages": packages or "?", "attack time": f"{entry.seconds:.0f} s", "command": str(origin.get("command", "?")),
         **{name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in entry.submitted.items()},
