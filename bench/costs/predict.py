@@ -104,7 +104,7 @@ class Costs:
             group: cells of one `trajectory_key`.
         """
         settings = settings_of(group)
-        place = (job.weights_key, settings)
+        place = (job.network_key, settings)
         if place not in self._attacks:
             self._attacks[place] = self._attack(job, settings)
         return self._attacks[place]
@@ -117,12 +117,12 @@ class Costs:
         return self._speed(job).seconds(work) * self._slowness(network.model, settings) + writes * self.write
 
     def _network(self, job: TrainJob) -> "_Network":
-        if job.weights_key not in self._networks:
+        if job.network_key not in self._networks:
             spec = identity_of(job.spec)
             way = way_of_training(spec) if job.weights_file is None else ""
             met = job.weights_key if job.weights_key in self._met else ""
-            self._networks[job.weights_key] = _Network(met, way, canonical_json(spec["model"]))
-        return self._networks[job.weights_key]
+            self._networks[job.network_key] = _Network(met, way, canonical_json(spec["model"]))
+        return self._networks[job.network_key]
 
     def _speed(self, job: TrainJob) -> Speed:
         model = self._network(job).model

@@ -11,9 +11,9 @@ from filelock import FileLock
 from torch import nn
 
 from attacks.threat import format_eps
-from bench.checkpoint import load_into, load_tensors
+from bench.checkpoint import hash_tensors, load_into, load_tensors
 from bench.data.dataset import Dataset
-from bench.errors import ConflictingResultError, describe, traceback_of
+from bench.errors import BenchError, ConflictingResultError, describe, traceback_of
 from bench.evaluation import ChunkResult, CleanScores, Room, evaluate
 from bench.hygiene import check_model
 from bench.plan import TrainJob
@@ -52,12 +52,16 @@ def network(
         stop: asked after each epoch, and while another process trains the same: whether to leave it for another time.
 
     Raises:
-        BenchError: the weights cannot be read, were trained otherwise, or are refused.
+        BenchError: the weights cannot be read, are others than were planned, were trained otherwise, or are refused.
         Stopped: `stop` said so; the epochs that were finished are kept.
     """
     model: nn.Module
     if job.weights_file is not None:
         tensors, _ = load_tensors(job.weights_file)
+        if job.weights_key != f"file:{hash_tensors(tensors)}":
+            raise BenchError(
+                f"'{job.weights_file}' holds other weights than when it was planned; give the command again"
+            )
         model = build_without_rng(job.spec)
         load_into(model, tensors, job.weights_file)
         model = model.to(device).to(memory_format=torch.channels_last).eval()
