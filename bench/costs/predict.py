@@ -13,6 +13,7 @@ from bench.costs.history import History, Learned, Ran, history, way_of_training
 from bench.costs.passes import Settings, Work, planned, scoring, settings_of
 from bench.costs.trial import tried
 from bench.errors import BenchError
+from bench.noise import is_noisy_cell
 from bench.plan import Plan, TrainJob
 from bench.provenance import device_name
 from bench.registry import ATTACKS
@@ -286,7 +287,7 @@ def _architecture(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _neurons(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
     """How much longer passes take with one kind of neuron than with another, roughly: noise has to be drawn."""
-    noisy = [1.0 if spec["neuron"]["kind"] == "lif" else 1.3 for spec in (known, wanted)]
+    noisy = [1.3 if is_noisy_cell({"model": spec}) else 1.0 for spec in (known, wanted)]
     return noisy[1] / noisy[0]
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 from measuring import tiny_request
 from safetensors.torch import save_file

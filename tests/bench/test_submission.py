@@ -18,11 +18,11 @@ import torch
 from measuring import measure
 from support import Run
 
+from bench import evaluation
 from bench.audit.finding import Finding
 from bench.audit.spec import AuditSpec
 from bench.canonical import canonical_json
 from bench.data.digits import load
-from bench import evaluation
 from bench.errors import BenchError
 from bench.evidence.stored import stored_cell, stored_network
 from bench.exchange.merge import merge_bundle
