@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,9 @@ _SPAN = 8
 _SMALL = 1_000_000
 """Weights of a network whose calls take a GPU less time than it takes to ask for them."""
 _SPAN_PASSES = 1_000 * CHUNK
-"""Passes in images after which outcomes are stored: a kill, or the end of a budget, may cost so many."""
+"""Passes in images, about, after which outcomes are stored: a kill may cost so many."""
+_PATH = 40
+"""Steps that an attack of any number of steps is taken to have, where one run serves several numbers."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class ChunkResult:
         start: index of the first image.
         outcomes: cell -> outcome.
         forwards, backwards: passes through the model, in images, scoring included.
+        more: whether the next result was computed together with this one, so that it costs nothing to have it.
     """
 
     start: int
     outcomes: dict[CellSpec, Outcome]
     forwards: int
     backwards: int
+    more: bool = False
 
 
 class Room:
@@ -60,12 +64,20 @@ class Room:
 
     Args:
         batch: to begin with.
-        span: chunks at once, where the network and the device are such that more than one is faster.
     """
 
-    def __init__(self, batch: int = CHUNK, span: int = _SPAN) -> None:
+    def __init__(self, batch: int = CHUNK) -> None:
         self.batch = batch
-        self.span = span if batch == CHUNK else 1
+        self._together = True
+
+    @property
+    def together(self) -> bool:
+        """Whether several chunks may be attacked at once, where that is faster."""
+        return self._together and self.batch >= CHUNK
+
+    def separate(self) -> None:
+        """From now on a chunk at a time."""
+        self._together = False
 
     @property
     def shrunk(self) -> int | None:
@@ -134,24 +146,30 @@ def evaluate(
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except block: the error holds on to what filled the memory.
-            if results is None and len(starts) > 1 and room.span > 1:
-                room.span = 1
+            if results is None and len(starts) > 1 and room.together:
+                room.separate()
                 _free(device)
             elif results is None:
                 _make_room(cells[0], room, device)
-        yield from (result for result in results if result.start not in done)
+        new = [result for result in results if result.start not in done]
+        yield from (replace(result, more=result is not new[-1]) for result in new)
 
 
 def _chunks_at_once(model: nn.Module, cells: Sequence[CellSpec], device: torch.device) -> int:
-    """How many chunks an attack is given at once. Not a matter of time measured or memory free: rounding on a GPU
-    depends on it, and outcomes may not depend on the machine's state."""
+    """How many chunks an attack is given at once.
+
+    Rounding on a GPU depends on it, and outcomes may depend neither on the machine's state nor on which other cells one
+    run serves, since some of them may be stored already. So it is a matter of what all cells of one `trajectory_key`
+    have in common, and not of time measured, memory free or the number of steps.
+    """
     attack = cells[0].attack
     entry = ATTACKS.entry(attack.family)
     if device.type != "cuda" or attack.norm == EVENTS or not entry.builtin or ATTACKS.get(attack.family).own_batches:
         return 1
     if sum(parameter.numel() for parameter in model.parameters()) > _SMALL:
         return 1
-    work = planned(settings_of(cells))
+    settings = settings_of(cells[:1])
+    work = planned(replace(settings, steps=(_PATH,)) if attack.shares_trajectory else settings)
     return max(1, min(_SPAN, int(_SPAN_PASSES / max((work.forwards + work.backwards) / work.chunks, 1))))
 
 
@@ -183,7 +201,7 @@ def _evaluate_span(
 ) -> list[ChunkResult]:
     """Consecutive chunks: attacked together if there is room, or one by one, `room.batch` images at once."""
     last = min(starts[-1] + CHUNK, cells[0].n)
-    if len(starts) > 1 and room.span > 1:
+    if len(starts) > 1 and room.together:
         return _evaluate_part(counted, dataset, cells, torch.arange(starts[0], last), device, known)
     results = []
     for start in starts:
@@ -218,7 +236,10 @@ def _evaluate_part(
     counted.reset(index.to(device))
     # Scored chunk by chunk however many are attacked at once: what a network does on an image does not depend on the
     # attack, down to the last bit.
-    chunks = [_Chunk(int(part[0]), part - index[0], part.to(device)) for part in index.split(CHUNK)]
+    chunks = [
+        _Chunk(int(part[0]), slice(int(part[0] - index[0]), int(part[-1] - index[0]) + 1), part.to(device))
+        for part in index.split(CHUNK)
+    ]
     clean = [_clean(counted, first, chunk, x, y, key, known) for chunk in chunks]
     proposed = _proposed(counted, dataset, cells, index, x, y)
     results = []
@@ -244,17 +265,18 @@ class _Chunk(NamedTuple):
     """Images that are scored at once: the number of the first, which rows of the batch they are, their numbers."""
 
     start: int
-    rows: Tensor
+    # A part of the batch itself, and no copy: its layout in memory decides how sums are rounded.
+    rows: slice
     samples: Tensor
 
     def of(self, batch: Tensor) -> Tensor:
-        """Its rows; where they are all, the batch itself, whose layout in memory decides how sums are rounded."""
-        return batch if len(self.rows) == len(batch) else batch[self.rows.to(batch.device)]
+        """Its rows."""
+        return batch[self.rows]
 
 
 def _shared(passes: int, chunks: Sequence[_Chunk]) -> list[int]:
     """Passes of a batch by its chunks' sizes: nobody knows which image they were for."""
-    sizes = [len(chunk.rows) for chunk in chunks]
+    sizes = [len(chunk.samples) for chunk in chunks]
     ends = [passes * sum(sizes[: k + 1]) // sum(sizes) for k in range(len(sizes))]
     return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
@@ -268,12 +290,12 @@ def _clean(
     key: int,
     known: "CleanScores",
 ) -> "Score":
-    which = (first.weights, chunk.start, len(chunk.rows), first.draws, first.attack.arithmetic == "reference")
+    which = (first.weights, chunk.start, len(chunk.samples), first.draws, first.attack.arithmetic == "reference")
     if which not in known:
         known[which] = score(counted, chunk.of(x), chunk.of(y), chunk.samples, key, first.draws)
     else:
         # A cell's cost is what it would cost alone, whatever ran before it.
-        counted.forwards += first.draws * len(chunk.rows)
+        counted.forwards += first.draws * len(chunk.samples)
     return known[which]
 
 
@@ -286,10 +308,9 @@ class _Proposed(NamedTuple):
 
     def of(self, chunk: "_Chunk") -> "_Proposed":
         """What it proposes for one chunk. Recordings are attacked a chunk at a time."""
-        edits = self.edits if len(chunk.rows) == len(self.inside) else None
         last = chunk.of(self.candidate.last)
         best = last if self.candidate.best is self.candidate.last else chunk.of(self.candidate.best)
-        return _Proposed(Candidate(last, best), chunk.of(self.inside), edits)
+        return _Proposed(Candidate(last, best), chunk.of(self.inside), self.edits)
 
 
 def _proposed(
@@ -345,7 +366,7 @@ def score(model: nn.Module, x: Tensor, y: Tensor, samples: Tensor, key: int, dra
     return Score((stacked > 0) & ~nan, stacked.mean(1), nan.any(1), (stacked == 0).any(1))
 
 
-def _flags(counted: "CountedModel", rows: Tensor, clean: Score, placebo: Score) -> Tensor:
+def _flags(counted: "CountedModel", rows: slice, clean: Score, placebo: Score) -> Tensor:
     """What is wrong with images whatever the attack proposed, uint8 [N].
 
     The placebo is the attack with eps = 0: its only legal proposal is the image itself, so the image is scored

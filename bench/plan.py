@@ -108,6 +108,11 @@ class TrainJob:
     def cells(self) -> list[CellSpec]:
         return [cell for group in self.trajectories for cell in group]
 
+    @cached_property
+    def network_key(self) -> str:
+        """Names the network: given weights may be run as several, of other time steps or neurons."""
+        return self.weights_key if self.weights_file is None else f"{self.weights_key}:{key_of(self.spec.model)}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -325,9 +330,9 @@ def together(plans: Sequence[Plan]) -> Plan:
         return first
     merged: dict[str, TrainJob] = {}
     for job in (job for plan in plans for job in plan.jobs):
-        held = merged.get(job.weights_key)
+        held = merged.get(job.network_key)
         trajectories = _joined(held.trajectories, job.trajectories) if held else job.trajectories
-        merged[job.weights_key] = replace(held or job, trajectories=trajectories)
+        merged[job.network_key] = replace(held or job, trajectories=trajectories)
     return replace(first, jobs=tuple(merged.values()))
 
 
@@ -560,7 +565,7 @@ def _check_classes(attack: AttackSpec, classes: int) -> None:
 
 def _merge(jobs: list[TrainJob]) -> list[TrainJob]:
     """Two spellings of one defense (tgo, mc+nlif) are one job."""
-    return list({job.weights_key: job for job in reversed(jobs)}.values())[::-1]
+    return list({job.network_key: job for job in reversed(jobs)}.values())[::-1]
 
 
 def _recipe(base: Recipe, overrides: Mapping[str, Any], dataset: Dataset) -> Recipe:

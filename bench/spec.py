@@ -13,6 +13,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from bench.canonical import canonical_json
+from bench.noise import draws_noise
 from models.neurons import NeuronSpec
 from models.random import NOISE_VERSION
 
@@ -178,9 +179,13 @@ class CellSpec(Spec):
 
 def noise_version(cell: CellSpec) -> int:
     """What `noise_version` a cell of this network has if it is measured now."""
-    # Other neurons and encodings that draw came when cells said it already.
-    noisy = cell.noise_version > 1 or cell.model.neuron.kind == "nlif"
-    return NOISE_VERSION if noisy else 1
+    return NOISE_VERSION if is_noisy(cell) else 1
+
+
+def is_noisy(cell: CellSpec) -> bool:
+    """Whether the network under a cell draws noise."""
+    # The first is all that says it of a network with code of its own.
+    return cell.noise_version > 1 or draws_noise(cell.model.neuron, cell.model.encoder)
 
 
 def identity_of(value: Any) -> Any:

@@ -1,14 +1,11 @@
 """The way a network was trained: what two networks that differ in nothing but the seed have in common."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 from bench.canonical import canonical_json
-from bench.respec import model_from_json
+from bench.noise import is_noisy_cell
 from bench.store import CellRow
-from models.encoding import build_encoder
-from models.neurons import NeuronSpec
 
 Trained = Mapping[str, Mapping[str, Any]]
 """What the store knows of each set of weights, from `Store.trained`."""
@@ -32,20 +29,4 @@ def way_of(row: CellRow, trained: Trained) -> str:
 
 def is_noisy(row: CellRow) -> bool:
     """Whether the network under a cell draws noise when it is run."""
-    # Of a network with code of its own only this says it; cells of older versions say it by their neurons alone.
-    if row.spec.get("noise_version", 1) > 1:
-        return True
-    model = model_from_json(row.spec["model"])
-    return draws_noise(model.neuron, model.encoder)
-
-
-@functools.cache
-def draws_noise(neuron: NeuronSpec, encoder: str) -> bool:
-    """Whether networks of such neurons, whose pixels become spikes by such an encoding, draw noise.
-
-    Args:
-        neuron: of every spiking layer.
-        encoder: written form, see `build_encoder`.
-    """
-    encoding = build_encoder(encoder)
-    return bool(neuron.build().stochastic or (encoding is not None and encoding.stochastic))
+    return is_noisy_cell(row.spec)

@@ -15,7 +15,7 @@ from bench.runtime import pick_device
 
 _OF_ATTACKS = (
     "attacks", "event_eps", "event_rules", "alpha", "restarts", "eot", "no_random_start", "attack_surrogate", "draws",
-    "attack_seed", "preset", "file", "typed",
+    "attack_seed", "preset", "file", "parts", "typed",
 )  # fmt: skip
 """Options of `bench run` that choose attacks; the audit has its own."""
 

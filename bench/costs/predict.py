@@ -13,6 +13,7 @@ from bench.costs.history import History, Learned, Ran, history, way_of_training
 from bench.costs.passes import Settings, Work, planned, scoring, settings_of
 from bench.costs.trial import tried
 from bench.errors import BenchError
+from bench.noise import is_noisy_cell
 from bench.plan import Plan, TrainJob
 from bench.provenance import device_name
 from bench.registry import ATTACKS
@@ -104,7 +105,7 @@ class Costs:
             group: cells of one `trajectory_key`.
         """
         settings = settings_of(group)
-        place = (job.weights_key, settings)
+        place = (job.network_key, settings)
         if place not in self._attacks:
             self._attacks[place] = self._attack(job, settings)
         return self._attacks[place]
@@ -117,12 +118,12 @@ class Costs:
         return self._speed(job).seconds(work) * self._slowness(network.model, settings) + writes * self.write
 
     def _network(self, job: TrainJob) -> "_Network":
-        if job.weights_key not in self._networks:
+        if job.network_key not in self._networks:
             spec = identity_of(job.spec)
             way = way_of_training(spec) if job.weights_file is None else ""
             met = job.weights_key if job.weights_key in self._met else ""
-            self._networks[job.weights_key] = _Network(met, way, canonical_json(spec["model"]))
-        return self._networks[job.weights_key]
+            self._networks[job.network_key] = _Network(met, way, canonical_json(spec["model"]))
+        return self._networks[job.network_key]
 
     def _speed(self, job: TrainJob) -> Speed:
         model = self._network(job).model
@@ -286,7 +287,7 @@ def _architecture(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _neurons(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
     """How much longer passes take with one kind of neuron than with another, roughly: noise has to be drawn."""
-    noisy = [1.0 if spec["neuron"]["kind"] == "lif" else 1.3 for spec in (known, wanted)]
+    noisy = [1.3 if is_noisy_cell({"model": spec}) else 1.0 for spec in (known, wanted)]
     return noisy[1] / noisy[0]
 
 

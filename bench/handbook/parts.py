@@ -10,9 +10,9 @@ from attacks.base import Attack
 from bench.handbook.cost import cost_of
 from bench.handbook.docstring import Docstring, read_docstring
 from bench.handbook.formulas import formula_of
+from bench.noise import draws_noise
 from bench.parameters import shown_value
 from bench.registry import KINDS, Entry
-from bench.ways import draws_noise
 from defenses.base import Defense, Part, Setting
 from defenses.search import Choice, Range, space_of
 from models.neurons import NeuronSpec

@@ -19,7 +19,7 @@ from bench.plan import recordings_hash, setting_of
 from bench.registry import ATTACKS, MODELS
 from bench.resolve import parse_attack, parse_defense
 from bench.respec import cell_from_json
-from bench.spec import EVALUATION_VERSION, CellSpec, identity_of, noise_version
+from bench.spec import EVALUATION_VERSION, CellSpec, identity_of, is_noisy, noise_version
 
 Known = tuple[CellSpec, Dataset]
 """A cell that is what it says, and the images it was measured on."""
@@ -104,7 +104,7 @@ def _check_name(parcel: Parcel, cell: CellSpec, dataset: Dataset) -> None:
     """An attack must be what its name says, within the bounds of the images that it attacked."""
     name = cell.attack.name
     meant = parse_attack(name, str(cell.attack.eps), cell.attack.norm, box=dataset.box)
-    if cell.model.neuron.kind == "lif":
+    if not is_noisy(cell):
         meant = replace(meant, eot=1, name=without_eot(meant.name))
     if meant.name != name or canonical_json(identity_of(meant)) != canonical_json(parcel.spec["attack"]):
         raise BenchError(f"cell {parcel.key[:12]} is called '{name}' and is not what that attack is here; refused")

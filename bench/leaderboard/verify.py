@@ -75,16 +75,19 @@ def verify(
     # Each network has other weights: all are looked at, sampled or not, and one is held at a time.
     sampled = _sampled(submission, sample, seed)
     reruns = []
+    cells = {parcel.key: parcel for parcel in submission.bundle.cells}
     for key in dict.fromkeys(parcel.weights_key for parcel in submission.bundle.cells):
         parcel = next(parcel for parcel in submission.bundle.cells if parcel.weights_key == key)
         model = _model(submission, parcel, *known[parcel.key], device)
-        for parcel, start in (each for each in sampled if each[0].weights_key == key):
-            cell, dataset = known[parcel.key]
-            done = frozenset(range(0, cell.n, CHUNK)) - {start}
-            (result,) = evaluate(model, dataset, [cell], device=device, done=done)
-            rerun = _compared(parcel, start, result.outcomes[cell])
-            told(rerun)
-            reruns.append(rerun)
+        for name in dict.fromkeys(each.key for each, _ in sampled if each.weights_key == key):
+            cell, dataset = known[name]
+            starts = {start for each, start in sampled if each.key == name}
+            # Of one cell in one run: some chunks are attacked together, whichever of them were asked for.
+            done = frozenset(range(0, cell.n, CHUNK)) - starts
+            for result in evaluate(model, dataset, [cell], device=device, done=done):
+                rerun = _compared(cells[name], result.start, result.outcomes[cell])
+                told(rerun)
+                reruns.append(rerun)
     images, differing = (sum(getattr(rerun, name) for rerun in reruns) for name in ("images", "differing"))
     if differing > tolerance * images:
         worst = max(reruns, key=lambda rerun: rerun.differing)

@@ -172,7 +172,9 @@ def _written(
         if twice:
             raise BenchError(f"{command.place}: {command} writes {twice[0]}, as a command before it does")
         files |= mine
-        trees |= {Path(os.path.normpath(word)) for word in command.arguments if (folder / word).is_dir()}
+        # A folder that it only reads, wherever that is, is nobody's to clean up.
+        within = {parent for path in mine for parent in path.parents}
+        trees |= within & {Path(os.path.normpath(word)) for word in command.arguments}
     return files, frozenset(trees - {Path()})
 
 

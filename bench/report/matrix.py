@@ -21,6 +21,7 @@ from bench.statistics import Rate
 from bench.statistics.edits import edit_summary
 from bench.store import CellRow, Store
 from bench.tuning.notes import tuning_note
+from bench.ways import is_noisy
 
 _PLACE = ("dataset", "model", "defense", "seed", "n", "draws", "attack seed", "test set", "weights")
 _ALWAYS = 5
@@ -100,7 +101,7 @@ def _named_alike(rows: Sequence[CellRow]) -> dict[str, str]:
     if not wanted:
         return {}
     plain = [row for row in rows if row.attack in wanted]
-    noisy = {row.attack for row in plain if row.spec["model"]["neuron"]["kind"] != "lif"}
+    noisy = {row.attack for row in plain if is_noisy(row)}
     return {row.key: wanted[row.attack] for row in plain if row.attack not in noisy}
 
 

@@ -81,7 +81,7 @@ def run_cluster(
                 f"the cluster has {machines} machines, and an SQLite file is for one; keep results where all reach "
                 "them: --store postgresql+psycopg://USER@HOST/DATABASE"
             )
-        ours = {job.weights_key: job for job in plan.jobs}
+        ours = {job.network_key: job for job in plan.jobs}
         # Ray says on stdout what it thinks of a killed process; that is where results go.
         with redirect_stdout(sys.stderr):
             _Cluster(ray, dispatcher, setup, replace(share, gpus=gpus), plan.dataset, ours, roster, listener).run()
@@ -143,7 +143,7 @@ class _Cluster:
         return max(1, min(fit, self.share.most or fit))
 
     def _send(self, task: Task) -> None:
-        key = task.job.weights_key
+        key = task.job.network_key
         if key not in self.weights:
             self.weights[key] = self.ray.put(_files(self.jobs[key], self.checkpoints))
         # As bytes, since what it holds may be of a plug-in's making, which the worker has to load first.
@@ -160,7 +160,7 @@ class _Cluster:
         if isinstance(result, str):
             raise BenchError(result)
         if not task.cells and not result.failures and not result.held:
-            self.weights[task.job.weights_key] = files
+            self.weights[task.job.network_key] = files
             # Also here: the next command may be one without a cluster.
             _unpack(self.ray.get(files), self.checkpoints)
         self.dispatcher.budget.spend(result.forwards)
@@ -195,7 +195,7 @@ def _job(setup: Setup, dataset: Dataset, files: Files, packed: bytes) -> tuple[R
         _unpack(files, setup.checkpoints)
         given = task.job.weights_file
         if given is not None and not given.exists():
-            task = replace(task, job=replace(task.job, weights_file=setup.checkpoints / given.name))
+            task = replace(task, job=replace(task.job, weights_file=setup.checkpoints / _sent_as(task.job, given)))
         result = _worker[1].do(task)
         made = _files(task.job, setup.checkpoints) if not task.cells else {}
     except Exception as error:
@@ -218,11 +218,15 @@ def _check_version(setup: Setup) -> None:
 def _files(job: TrainJob, folder: Path) -> Files:
     """What makes a network, as far as it is there."""
     if job.weights_file is not None:
-        paths = [job.weights_file]
-    else:
-        path = checkpoint_path(folder, key_of(job.spec))
-        paths = [path, path.with_suffix(".json")]
+        return {_sent_as(job, job.weights_file): job.weights_file.read_bytes()}
+    path = checkpoint_path(folder, key_of(job.spec))
+    paths = [path, path.with_suffix(".json")]
     return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _sent_as(job: TrainJob, given: Path) -> str:
+    """What given weights are called where they are sent to: several may be files of one name."""
+    return f"{job.weights_key.removeprefix('file:')[:16]}-{given.name}"
 
 
 def _unpack(files: Files, folder: Path) -> None:

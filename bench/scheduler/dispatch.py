@@ -59,7 +59,7 @@ class Dispatcher:
         self.computed = 0
         self.stopped = ""
         self.asked: Callable[[], bool] = lambda: False
-        self._cells = {job.weights_key: [key_of(cell) for cell in job.cells] for job in plan.jobs}
+        self._cells = {job.network_key: [key_of(cell) for cell in job.cells] for job in plan.jobs}
         self._plan = plan
         self._ready: list[tuple[int, float, int, Task]] = []
         self._blocked: dict[str, list[Task]] = {}
@@ -74,12 +74,12 @@ class Dispatcher:
         self._number = 0
         for task in tasks:
             self._number = max(self._number, task.number + 1)
-            training = task.job.weights_key in self._blocked
+            training = task.job.network_key in self._blocked
             if task.cells and training:
-                self._blocked[task.job.weights_key].append(task)
+                self._blocked[task.job.network_key].append(task)
                 continue
             if not task.cells:
-                self._blocked[task.job.weights_key] = []
+                self._blocked[task.job.network_key] = []
             self._push(task)
 
     @property
@@ -122,7 +122,7 @@ class Dispatcher:
         self._lost |= result.failed
         if result.seconds > 1 and task.seconds > 0 and not (result.held or result.stopped or result.failures):
             self._took, self._expected = self._took + result.seconds, self._expected + task.seconds
-        key = task.job.weights_key
+        key = task.job.network_key
         if result.broken:
             self._drop_network(key)
         elif result.stopped:
@@ -164,7 +164,7 @@ class Dispatcher:
         else:
             # It was the network that could not be had.
             self.store.fail_training(key, task.what, error, "", self.run)
-            self._drop_network(key)
+            self._drop_network(task.job.network_key)
         self.failures.append(f"{task.what}: {error}")
         self.listener.failed(task.what, error)
         self.tell()
@@ -177,7 +177,7 @@ class Dispatcher:
         tasks = [entry[-1] for entry in self._ready[:]] + [task for _, task in self._held[:]]
         begun = [(task, max(task.seconds * pace - (now - since), 0.0)) for task, since in [*self._running.values()]]
         left = [(task, task.seconds * pace) for task in tasks] + begun
-        trainings = {task.job.weights_key: seconds for task, seconds in left if not task.cells}
+        trainings = {task.job.network_key: seconds for task, seconds in left if not task.cells}
         ready = Load(0.0, tuple(seconds for task, seconds in left if task.cells))
         blocked = [
             Load(trainings.get(key, 0.0), tuple(task.seconds * pace for task in group[:]))
@@ -198,13 +198,13 @@ class Dispatcher:
         """None of a network's attacks can run."""
         self._lost |= set(self._cells[key])
         self._blocked.pop(key, None)
-        self._ready = [entry for entry in self._ready if entry[-1].job.weights_key != key]
+        self._ready = [entry for entry in self._ready if entry[-1].job.network_key != key]
         heapq.heapify(self._ready)
-        self._held = [entry for entry in self._held if entry[1].job.weights_key != key]
+        self._held = [entry for entry in self._held if entry[1].job.network_key != key]
 
     def _check_stored(self, task: Task) -> None:
         """What was imported under a recipe may turn out to be another network's, once that was trained here."""
-        key = task.job.weights_key
+        key = task.job.network_key
         if key in self._seen:
             return
         self._seen.add(key)
@@ -213,7 +213,7 @@ class Dispatcher:
         if not gone:
             return
         for job in self._plan.jobs:
-            if job.weights_key == key:
+            if job.network_key == key:
                 for group in job.trajectories:
                     cells = tuple(cell for cell in group if key_of(cell) in gone)
                     if cells:

@@ -97,7 +97,7 @@ def check_sendable(tasks: Sequence[Task]) -> None:
     Raises:
         BenchError: a part of somebody's own cannot be.
     """
-    for job in {task.job.weights_key: task.job for task in tasks}.values():
+    for job in {task.job.network_key: task.job for task in tasks}.values():
         try:
             pickle.dumps(job)
         except Exception as error:

@@ -11,10 +11,10 @@ from filelock import FileLock
 from torch import nn
 
 from attacks.threat import format_eps
-from bench.checkpoint import load_into, load_tensors
+from bench.checkpoint import hash_tensors, load_into, load_tensors
 from bench.data.dataset import Dataset
-from bench.errors import ConflictingResultError, describe, traceback_of
-from bench.evaluation import CleanScores, Room, evaluate
+from bench.errors import BenchError, ConflictingResultError, describe, traceback_of
+from bench.evaluation import ChunkResult, CleanScores, Room, evaluate
 from bench.hygiene import check_model
 from bench.plan import TrainJob
 from bench.proposal import CHUNK
@@ -52,12 +52,16 @@ def network(
         stop: asked after each epoch, and while another process trains the same: whether to leave it for another time.
 
     Raises:
-        BenchError: the weights cannot be read, were trained otherwise, or are refused.
+        BenchError: the weights cannot be read, are others than were planned, were trained otherwise, or are refused.
         Stopped: `stop` said so; the epochs that were finished are kept.
     """
     model: nn.Module
     if job.weights_file is not None:
         tensors, _ = load_tensors(job.weights_file)
+        if job.weights_key != f"file:{hash_tensors(tensors)}":
+            raise BenchError(
+                f"'{job.weights_file}' holds other weights than when it was planned; give the command again"
+            )
         model = build_without_rng(job.spec)
         load_into(model, tensors, job.weights_file)
         model = model.to(device).to(memory_format=torch.channels_last).eval()
@@ -138,7 +142,8 @@ class Place:
         run: invocation that measures.
         worker: who has taken on the cells (`bench.store.roster`); None where nobody else may.
         listener: told what happens.
-        stop: asked before each chunk: whether to leave the rest for another time.
+        stop: asked before each chunk, or before several that are attacked together: whether to leave the rest for
+            another time.
         spent: told of the forward passes of each chunk.
     """
 
@@ -230,27 +235,40 @@ def _attack(
             return
         began = time.perf_counter()
         try:
-            result = next(results, None)
+            found = _computed_together(results)
         except (Exception, SystemExit) as error:
             # Attacks may be anyone's code.
             give_up(error)
             return
-        if result is None:
+        if not found:
             break
         seconds = time.perf_counter() - began
-        cost = (result.forwards, result.backwards, seconds)
-        try:
-            store.add_chunks(
-                result.start, result.outcomes, *cost, run=place.run, worker=place.worker, batch=room.shrunk
-            )
-        except ConflictingResultError as error:
-            give_up(error)
-            return
-        left -= 1
-        strongest = result.outcomes[cells[-1]]
-        place.spent(result.forwards)
-        listener.attacked(strongest.n, int(strongest.robust_last.sum()))
+        images = sum(result.outcomes[cells[-1]].n for result in found)
+        for result in found:
+            strongest = result.outcomes[cells[-1]]
+            cost = (result.forwards, result.backwards, seconds * strongest.n / images)
+            try:
+                store.add_chunks(
+                    result.start, result.outcomes, *cost, run=place.run, worker=place.worker, batch=room.shrunk
+                )
+            except ConflictingResultError as error:
+                give_up(error)
+                return
+            left -= 1
+            place.spent(result.forwards)
+            listener.attacked(strongest.n, int(strongest.robust_last.sum()))
     for cell in cells:
         row = store.finish_cell(cell)
         measured.rows.append(row)
         listener.finished(row)
+
+
+def _computed_together(results: Iterator[ChunkResult]) -> list[ChunkResult]:
+    """The next results that one call of the attack gave: all are stored before anybody is asked whether to stop."""
+    found: list[ChunkResult] = []
+    while not found or found[-1].more:
+        result = next(results, None)
+        if result is None:
+            break
+        found.append(result)
+    return found

@@ -125,7 +125,7 @@ class Worker:
         cells = [cell for cell in task.cells if key_of(cell) in mine - done]
         if not cells:
             return Result(frozenset(done))
-        clean = self._clean.setdefault(task.job.weights_key, {})
+        clean = self._clean.setdefault(task.job.network_key, {})
         measured = measure(model, self.dataset, cells, self.place, clean, self._room(task))
         keys = {row.key for row in measured.rows}
         return Result(
@@ -141,7 +141,7 @@ class Worker:
         return Result(failures=(f"{what}: {text}",), broken=True)
 
     def _network(self, job: TrainJob) -> nn.Module:
-        key = job.weights_key
+        key = job.network_key
         held = self._networks.get(key)
         if held is None:
             check_writable(self.checkpoints)

@@ -332,6 +332,7 @@ def test_named_parts_are_run_alone(call: Call) -> None:
         ("plan --matrix m.toml --part third", "m.toml: no part has the name 'third'; choose from first, second"),
         ("plan --part first", "--part is of a matrix file; name that, too: --matrix FILE"),
         ("tune --part first --budget 2", "--part is of a matrix file; name that, too: --matrix FILE"),
+        ("audit --part first", "No such option: --part"),
     ],
 )
 def test_a_part_that_is_none_is_refused(call: Call, command: str, says: str) -> None:

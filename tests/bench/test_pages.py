@@ -10,8 +10,9 @@ from support import ROOT, environment
 
 from bench.errors import BenchError
 from bench.figures.style import sum_of_numbers
-from bench.pages.document import read_document
-from bench.pages.make import differences, is_page, make_page, write_page
+from bench.pages.commands import Ran
+from bench.pages.document import Command, read_document
+from bench.pages.make import Page, _written, differences, is_page, make_page, write_page
 
 pytest.importorskip("pyarrow")
 
@@ -178,3 +179,22 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     wrong = run("nowhere")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "no folder 'nowhere'" in wrong.stderr
+
+
+@pytest.mark.parametrize("other", ["..", ".", "/", "beside"])
+def test_a_folder_that_a_command_only_reads_is_left_alone(tmp_path: Path, other: str) -> None:
+    ran, page = tmp_path / "ran", tmp_path / "all" / "page"
+    (ran / "beside").mkdir(parents=True)
+    (ran / "board").mkdir()
+    (ran / "board" / "index.html").write_text("new")
+    (page / "beside").mkdir(parents=True)
+    (page / "board").mkdir()
+    kept, stale = [page.parent / "data.npz", page / "README.md", page / "beside" / "x"], page / "board" / "old.html"
+    for path in (*kept, stale):
+        path.write_text("dear")
+    arguments = ("leaderboard", "--data-dir", other, "-o", "board/")
+    files, trees = _written([Command(arguments, "README.md:1")], {arguments: Ran(0, "", "", ran)})
+    assert trees == {Path("board")}
+    assert write_page(Page(page, {}, files, trees)) == [page / "board" / "index.html", stale]
+    assert all(path.exists() for path in kept)
+    assert not stale.exists()

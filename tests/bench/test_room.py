@@ -10,7 +10,8 @@ from bench import evaluation
 from bench.errors import BenchError
 from bench.evaluation import CountedModel, Room, evaluate
 from bench.plan import Plan, TrainJob, make_plan
-from bench.scheduler import Listener, network, run_plan
+from bench.scheduler import Listener, network, run_plan, work
+from bench.scheduler.work import Place, measure
 from bench.spec import key_of
 from bench.store import Store
 
@@ -161,16 +162,77 @@ def test_chunks_attacked_together_come_out_as_each_alone(
     memory = Memory(140)
     memory.put_on(monkeypatch)
     assert seen(room=room) == alone
-    assert (memory.failures, room.span, room.batch, widths[-2:]) == (1, 1, 128, [128, 22])
+    assert (memory.failures, room.together, room.batch, widths[-2:]) == (1, False, 128, [128, 22])
 
 
 def test_only_a_small_network_on_a_gpu_is_given_several_chunks(tiny_npz: Path, checkpoints: Path) -> None:
-    plan = plan_of(tiny_npz, checkpoints, "vanilla", ("pgd3", "art:FastGradientMethod", "pgd3000"))
+    plan = plan_of(tiny_npz, checkpoints, "vanilla", ("pgd3", "art:FastGradientMethod", "square5000"))
     [job] = plan.jobs
     model = trained(job, plan, checkpoints)
     gpu, at_once = torch.device("cuda"), evaluation._chunks_at_once
-    short, art, long = ([cell] for cell in sorted(job.cells, key=lambda c: (c.attack.steps, c.attack.family != "pgd")))
-    short, art = (short, art) if short[0].attack.family == "pgd" else (art, short)
+    short, art, long = ([cell for cell in job.cells if cell.attack.family == of] for of in ("pgd", "art", "square"))
     assert at_once(model, short, gpu) == 8
     assert at_once(model, short, CPU) == at_once(model, art, gpu) == at_once(model, long, gpu) == 1
     assert at_once(torch.nn.Linear(1000, 1001), short, gpu) == 1
+
+
+def test_how_many_chunks_are_attacked_together_is_the_same_whatever_is_stored_already(
+    tiny_npz: Path, checkpoints: Path
+) -> None:
+    plan = plan_of(tiny_npz, checkpoints, "nlif", ("pgd3", "pgd40", "pgd3000", "pgd3:eot=40", "pgd7:eot=40"))
+    [job] = plan.jobs
+    model = trained(job, plan, checkpoints)
+    widths = []
+    for group in job.trajectories:
+        left = [group, *([cell] for cell in group)]
+        [width] = {evaluation._chunks_at_once(model, cells, torch.device("cuda")) for cells in left}
+        widths.append(width)
+    assert sorted(widths) == [1, 8]
+
+
+def test_where_less_than_a_chunk_fits_chunks_are_not_attacked_together(
+    tiny_npz: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tiny_npz, checkpoints, "vanilla", ("pgd3",))
+    [job] = plan.jobs
+    model = trained(job, plan, checkpoints)
+    monkeypatch.setattr(evaluation, "_chunks_at_once", lambda *_: 8)
+    memory = Memory(64)
+    memory.put_on(monkeypatch)
+    room = Room()
+    # As a task is given to the next worker where one was killed.
+    room.batch = 64
+    assert len(list(evaluate(model, plan.dataset, job.cells, device=CPU, room=room))) == 2
+    assert memory.failures == 0
+
+
+def test_all_that_was_computed_together_is_stored_before_a_run_stops(
+    tiny_npz: Path, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(
+        tiny_request(tiny_npz, defenses=("vanilla",), attacks=("pgd2", "pgd3"), n=150), checkpoints, checkpoints
+    )
+    [job] = plan.jobs
+    store = Store(tmp_path / "bench.sqlite")
+    model = network(job, plan.dataset, store, checkpoints, CPU, store.begin_run({}), Listener())
+    monkeypatch.setattr(evaluation, "CHUNK", 32)
+    monkeypatch.setattr(work, "CHUNK", 32)
+    monkeypatch.setattr(evaluation, "_chunks_at_once", lambda *_: 3)
+    seconds: dict[int, float] = {}
+    inner = store.add_chunks
+
+    def add_chunks(start: int, outcomes: object, forwards: int, backwards: int, took: float, **more: object) -> None:
+        seconds[start] = took
+        inner(start, outcomes, forwards, backwards, took, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "add_chunks", add_chunks)
+    asked = iter([False, True])
+    place = Place(store, CPU, store.begin_run({}), stop=lambda: next(asked))
+    assert measure(model, plan.dataset, job.cells, place).stopped
+    # Each is said to have taken its part of the time, from which estimates are made.
+    assert [*seconds] == [0, 32, 64]
+    assert seconds[0] == seconds[32] == seconds[64] > 0
+    rest = measure(model, plan.dataset, job.cells, Place(store, CPU, store.begin_run({})))
+    assert len(rest.rows) == 2
+    assert [*seconds] == [0, 32, 64, 96, 128]
+    assert seconds[96] / seconds[128] == pytest.approx(32 / 22)

@@ -18,6 +18,7 @@ import torch
 from measuring import measure
 from support import Run
 
+from bench import evaluation
 from bench.audit.finding import Finding
 from bench.audit.spec import AuditSpec
 from bench.canonical import canonical_json
@@ -80,6 +81,19 @@ def test_an_honest_one_reproduces_bit_for_bit(honest: Path, tmp_path: Path) -> N
     assert not any(rerun.differing for rerun in reruns)
     few = verify(submission, tmp_path, CPU, sample=3, seed=1)
     assert len({rerun.key for rerun in few}) == 3
+
+
+def test_chunks_that_are_attacked_together_are_verified_together(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    inner = evaluation.propose
+    monkeypatch.setattr(evaluation, "propose", lambda m, x, *rest: sizes.append(len(x)) or inner(m, x, *rest))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(evaluation, "_chunks_at_once", lambda *_: 8)
+    reruns = verify(read_submission(honest), tmp_path, CPU, sample=0)
+    assert sizes == [200] * 4
+    assert len({(rerun.key, rerun.start) for rerun in reruns}) == 8
+    assert not any(rerun.differing for rerun in reruns)
 
 
 def better(entry: E, others: dict[str, bytes], images: int = 200) -> None:
