@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support import ROOT, Run
 
+from bench.checkpoint import load_tensors
+from bench.names import short_name
 from bench.pages.make import differences, make_page
 from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
@@ -34,6 +36,33 @@ def test_a_page_is_what_its_outcomes_make(name: str, tmp_path: Path) -> None:
     readme, csv = differences(replace(page, folder=copy))
     assert readme.startswith(f"{copy / 'README.md'}: bench ")
     assert csv.startswith(f"{copy / 'cells.csv'}: line ")
+
+
+BOARD = ROOT / "results" / "leaderboard"
+
+
+def test_the_findings_on_potentials_are_the_evidence_s() -> None:
+    rows = re.findall(r"^\| ([a-z+]+) \| (\d+\.\d) \| (\d+\.\d) \|$", (BOARD / "FINDINGS.md").read_text(), re.MULTILINE)
+    assert {name for name, *_ in rows} == {path.stem for path in (BOARD / "evidence").glob("*.json")}
+    for name, *shown in rows:
+        layers = json.loads((BOARD / "evidence" / f"{name}.json").read_text())["membranes"]
+        total = sum(layer["neurons"] * len(layer["near"]) for layer in layers)
+        shares = [sum(layer["neurons"] * sum(layer[what]) for layer in layers) / total for what in ("near", "rate")]
+        assert [f"{100 * share:.1f}" for share in shares] == shown, name
+
+
+def test_kept_weights_are_of_networks_on_the_leaderboard(bench: Run) -> None:
+    pytest.importorskip("pyarrow")
+    for outcomes in BOARD.glob("*.parquet"):
+        done = bench("import", outcomes)
+        assert done.returncode == 0, done.stderr
+    kinds = {row["weights"]: row for row in json.loads(bench("table", "--json").stdout)}
+    files = sorted((BOARD / "weights").glob("*.safetensors"))
+    assert len(files) > 10
+    for file in files:
+        row = kinds[f"train:{load_tensors(file)[1]['key']}"]
+        assert file.stem == f"{row['dataset']}-{short_name(row['defense']).partition(' (')[0]}"
+    assert sum(file.stat().st_size for file in files) < 20 << 20
 
 
 def test_every_page_is_on_the_list_and_in_the_index() -> None:
