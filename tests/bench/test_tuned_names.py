@@ -14,6 +14,7 @@ from measuring import measure, tiny_request
 from bench.comparison import compare
 from bench.errors import BenchError
 from bench.figures.curves import draw_curves, eps_curves, of_defenses, without_lambda
+from bench.figures.subjects import chosen_rows
 from bench.frames import cells_frame
 from bench.leaderboard.rank import boards
 from bench.leaderboard.sheet import write_boards
@@ -109,6 +110,16 @@ def test_curves_have_legends_one_can_read_and_data_with_the_stored_names(full: S
         "tgo+at (tuned: best of 2 trials; lr 0.1)"
     )
     assert pd.Series(["tgo:lam_max=0.2,delta=1+at"]).map(without_lambda).tolist() == ["tgo:delta=1+at"]
+
+
+def test_a_figure_takes_the_paper_s_pair_as_typed_before_a_tuned_one(full: Store) -> None:
+    tuned = named(full.cells(), {"vanilla": VANILLA, "at": "tgo:lam_max=0.3 (tuned: best of 8 trials; lr 0.2)"})
+    pair = chosen_rows(tuned, [], full)
+    assert [short_name(row.defense) for row in pair] == ["vanilla (tuned)", "tgo (tuned)"]
+    typed = [replace(row, key="0" + row.key) for row in named(full.cells(), {"at": "tgo"})]
+    assert [row.defense for row in chosen_rows([*typed, *tuned], [], full)] == ["vanilla", "tgo"]
+    with pytest.raises(BenchError, match="no vanilla and tgo network"):
+        chosen_rows(named(full.cells(), {"at": "tgo:lam_max=0.3 (tuned: best of 8 trials; lr 0.2)"}), [], full)
 
 
 @pytest.fixture(scope="module")
