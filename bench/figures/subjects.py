@@ -17,7 +17,7 @@ from bench.evidence.stored import stored_cell, stored_images, stored_network
 from bench.frames import cells_frame
 from bench.names import short_names, tuned_name
 from bench.report.tables import layout
-from bench.report.tables.choose import training
+from bench.report.tables.choose import Cell, training
 from bench.report.tables.conditions import Paper, departures, warning
 from bench.resolve import parse_gradient, threat_of
 from bench.spec import CellSpec
@@ -74,12 +74,9 @@ def chosen_rows(rows: Sequence[CellRow], keys: Sequence[str], store: Store) -> l
     """
     if keys:
         return list(rows)
-    frame = cells_frame(store, rows)
     searched = {row.key: tuned for row in rows if (tuned := tuned_name(row.defense))}
-    alike = frame.assign(
-        lr=[None if key in searched else lr for key, lr in zip(frame["key"], frame["lr"], strict=True)]
-    )
-    trained = {cell.key: training(cell) for cell in alike.itertuples()}
+    cells: list[Cell] = list(cells_frame(store, rows).itertuples())
+    trained = {cell.key: training(cell._replace(lr=None) if cell.key in searched else cell) for cell in cells}
     groups: dict[tuple[object, ...], dict[str, CellRow]] = {}
     for row in rows:
         if row.summary is not None and row.verdict != "invalid" and row.spec["attack"]["family"] != "clean":
