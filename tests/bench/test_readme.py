@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from support import ROOT, Run
 
+from bench.names import short_name
 from bench.registry import ATTACKS, DEFENSES, GRADIENTS, MODELS
 
 TEXT = (ROOT / "README.md").read_text()
@@ -151,6 +152,41 @@ def test_the_figures_compared_with_the_paper_s_are_those_of_the_stored_cells() -
         f"{percent('at', 'fgsm', 'clean')} to {percent('tgo+at', 'fgsm', 'clean')} with AT",
     ):
         assert shown in here, shown
+
+
+def test_what_is_said_of_the_leaderboard_is_what_its_cells_say() -> None:
+    rates: dict[tuple[str, str, str], dict[str, float]] = {}
+    with (ROOT / "results" / "leaderboard" / "cells.csv").open() as file:
+        for line in csv.DictReader(file):
+            if line["seed"] == "0" and line["eps_text"] in ("8/255", "0.1"):
+                name = short_name(line["defense"]).partition(" (")[0]
+                rates[line["dataset"], name, line["attack"]] = {
+                    rate: 100 * float(line[rate]) for rate in ("robust", "robust_any")
+                }
+
+    def rows(dataset: str, attack: str) -> dict[str, float]:
+        return {
+            name: rate["robust_any"] for (data, name, met), rate in rates.items() if (data, met) == (dataset, attack)
+        }
+
+    at = [rates["cifar10", "at", attack]["robust"] for attack in ("fgsm", "pgd7", "snn-standard")]
+    worst, pgd = rows("digits", "snn-standard"), rows("digits", "pgd40")
+    noisy = rows("digits", "pgd10:eot=10")
+    gaps = [pgd[name] - worst[name] for name in worst if name not in noisy]
+    assert len(gaps) == 27
+    square = rows("digits", "square300")
+    pairs = [("tgo+at", "at"), ("tgo+rat", "rat")]
+    hardest = rows("digits", "apgd50:loss=margin@arctan:alpha=4.0")
+    averaged = rows("digits", "apgd50:eot=20,loss=margin@arctan:alpha=4.0")
+    gains = [worst[a] - worst[b] for a, b in pairs] + [averaged[a] - hardest[b] for a, b in pairs]
+    section = " ".join(TEXT.split("### The leaderboard")[1].split("###")[0].split())
+    for shown in (
+        f"keeps {at[0]:.1f}% of CIFAR-10's images under FGSM at 8/255, {at[1]:.1f}% under PGD-7, and {at[2]:.1f}% once",
+        f"PGD-40 leaves {min(gaps):.0f} to {max(gaps):.0f} points more",
+        f"keeps {min(gains):.0f} to {max(gains):.0f} points more",
+        f"up to {max(square[name] - rate for name, rate in noisy.items()):.0f} points that are not",
+    ):
+        assert shown in section, shown
 
 
 @pytest.mark.parametrize(
