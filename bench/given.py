@@ -40,7 +40,8 @@ class GivenWeights:
                 f"'{self.path}' does not say how it was trained: name its defense with -d, since the defense decides "
                 "which neurons the network runs with (vanilla if nothing applies)"
             )
-        return name
+        # What a search found stands behind it in brackets.
+        return name.partition(" (")[0]
 
     def fits(self, model: nn.Module) -> None:
         """Refuse weights that are not a network's.

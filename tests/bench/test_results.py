@@ -65,6 +65,15 @@ def test_kept_weights_are_of_networks_on_the_leaderboard(bench: Run) -> None:
     assert sum(file.stat().st_size for file in files) < 20 << 20
 
 
+@pytest.mark.parametrize("name", ["digits-tgo+at", "digits-vanilla"])
+def test_kept_weights_are_attacked_as_the_page_says(bench: Run, name: str) -> None:
+    done = bench("run", "--weights", BOARD / "weights" / f"{name}.safetensors", "-a", "fgsm", "-n", "64", "--json")
+    assert done.returncode == 0, done.stderr
+    [cell] = json.loads(done.stdout)["cells"]
+    assert cell["clean"]["value"] > 0.9
+    assert cell["verdict"] == "ok"
+
+
 def test_every_page_is_on_the_list_and_in_the_index() -> None:
     folders = {path.parent.name for path in (ROOT / "results").glob("*/README.md")}
     assert {path.parent.name for path in (ROOT / "results").glob("*/*.parquet")} == set(PAGES)
