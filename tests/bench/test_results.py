@@ -16,8 +16,8 @@ from bench.report.scale import comparison, markdown
 from bench.scale.record import read_record as read_scale
 
 PAGES = (
-    "cifar10-cnn-medium", "cifar10-wrn16-4", "digits-defenses", "events-digits-dvs", "events-n-mnist", "leaderboard",
-    "learning-rate",
+    "cifar10-cnn-medium", "cifar10-wrn16-4", "digits-defenses", "events-digits-dvs", "events-n-mnist", "lam-max",
+    "leaderboard", "learning-rate",
 )  # fmt: skip
 
 
