@@ -13,7 +13,7 @@ from mkdocs.utils import get_relative_url
 
 from bench.errors import BenchError
 from bench.handbook.commands import command_page
-from bench.handbook.links import page_of, relinked, with_sections
+from bench.handbook.links import PICTURES, page_of, relinked, with_sections
 from bench.handbook.mathml import with_mathml
 from bench.handbook.parts import part_pages
 from bench.handbook.reference import reference_pages
@@ -85,14 +85,13 @@ def generated(root: Path) -> dict[str, str | bytes]:
         pages["reference/commands.md"] = command_page()
     except BenchError as error:
         raise PluginError(str(error)) from error
-    kept = sorted((root / "results").glob("*/README.md"))
-    for path in (root / "CONTRIBUTING.md", *kept):
+    results = root / "results"
+    for path in (root / "CONTRIBUTING.md", results / "README.md", *sorted(results.glob("*/*.md"))):
         source = path.relative_to(root).as_posix()
         page = page_of(source) or source
         pages[page] = relinked(path.read_text(), source, page)
-    for readme in kept:
-        for picture in sorted(readme.parent.glob("*.png")):
-            pages[f"measured/{readme.parent.name}/{picture.name}"] = picture.read_bytes()
+    for picture in sorted(path for path in results.glob("*/*") if path.suffix in PICTURES):
+        pages[f"measured/{picture.parent.name}/{picture.name}"] = picture.read_bytes()
     return pages
 
 

@@ -9,6 +9,7 @@ from bench.errors import BenchError
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 _INCLUDED = re.compile(r"^<!-- (\w+\.md): (.+) -->$", re.MULTILINE)
+PICTURES = (".png", ".svg")
 _HOMES = {
     "README.md": "index.md",
     "README.md#what-the-numbers-mean": "numbers.md",
@@ -34,10 +35,12 @@ def page_of(file: str) -> str | None:
     if path.parts[:1] == ("docs",):
         return str(PurePosixPath(*path.parts[1:])) + hash_ + anchor
     if path.parts[:1] == ("results",) and len(path.parts) > 1:
-        if path.suffix == ".png":
+        if path.suffix in PICTURES:
             return str(PurePosixPath("measured", *path.parts[1:]))
-        if path.name == "README.md" or len(path.parts) == 2:
-            return f"measured/{path.parts[1]}.md" + hash_ + anchor
+        if path.name == "README.md" or (len(path.parts) == 2 and not path.suffix):
+            return f"measured/{'index' if path.parts[1] == path.name else path.parts[1]}.md" + hash_ + anchor
+        if path.suffix == ".md" and len(path.parts) == 3:
+            return f"measured/{path.parts[1]}-{path.stem.lower()}.md" + hash_ + anchor
     return None
 
 

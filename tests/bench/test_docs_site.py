@@ -80,6 +80,9 @@ def test_every_page_of_the_folder_and_every_measurement_is_there(site: Path) -> 
         assert (site / f"{path.stem}.html").exists()
     for path in (ROOT / "results").glob("*/README.md"):
         assert (site / "measured" / f"{path.parent.name}.html").exists()
+    assert (site / "measured" / "index.html").exists()
+    assert (site / "measured" / "leaderboard-findings.html").exists()
+    assert (site / "measured" / "leaderboard" / "digits-eps.svg").exists()
 
 
 def test_formulas_are_drawn_and_shapes_are_no_emphasis(pages: dict[Path, Page]) -> None:

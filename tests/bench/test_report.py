@@ -222,7 +222,7 @@ def test_a_deterministic_network_stands_in_the_column_of_the_mean_over_draws() -
     def of(kind: str, defense: str, attack: str) -> CellRow:
         model = {"T": 4, "neuron": {"kind": kind}}
         spec = {"attack": {"family": "pgd", "steps": 7}, "model": model, "attack_seed": 0, "test_hash": "abc"}
-        return row(defense, attack, 7, spec=spec)
+        return row(defense, attack, 7, spec=spec | ({"noise_version": 2} if kind == "nlif" else {}))
 
     both = [of("lif", "at", "pgd7"), of("nlif", "tgo", "pgd7:eot=3")]
     assert list(matrix(both).rates.columns) == ["clean", "pgd7:eot=3"]
